@@ -10,7 +10,11 @@ use std::future::Future;
 use std::time::Duration;
 
 /// The four kinds of telemetry; each has a log of its own (ADR 0011).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
 pub enum Signal {
     Logs,
     Traces,
