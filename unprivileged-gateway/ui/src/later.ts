@@ -1,0 +1,95 @@
+// Pages of signals that this version does not handle yet. They say what will feed them and what to use until then; they draw nothing.
+import type { Page } from './app';
+import { h, type Child } from './dom/element';
+import { head, keyValues, link } from './dom/parts';
+
+interface Later {
+  title: string;
+  icon: Page['icon'];
+  key: string;
+  lead: string;
+  feeds: readonly (readonly [string, Child])[];
+  now: Child;
+}
+
+function later(o: Later): Page {
+  return {
+    title: o.title,
+    icon: o.icon,
+    key: o.key,
+    timeless: true,
+    later: true,
+    mount({ main, summary }) {
+      summary('nothing feeds this page yet');
+      main.append(
+        h(
+          'div.later',
+          { 'data-testid': 'later' },
+          h('p.big', null, o.lead),
+          h('section.sec', null, head('What will feed it'), keyValues(o.feeds)),
+          h('section.sec', null, head('Until then'), h('p.t2', null, o.now)),
+        ),
+      );
+    },
+  };
+}
+
+export const profiles = later({
+  title: 'Profiles',
+  icon: 'profiles',
+  key: 'p',
+  lead: 'No profiles in this version.',
+  feeds: [
+    ['The probe', 'samples the CPU of every process 97 times a second and sends stacks'],
+    ['Pull', 'fetches pprof endpoints of targets that are configured or annotated'],
+  ],
+  now: 'An SDK that sends profiles is told that they are not served; it keeps them. Nothing here is sampled or guessed.',
+});
+
+export const metrics = later({
+  title: 'Metrics',
+  icon: 'metrics',
+  key: 'm',
+  lead: 'No metrics in this version.',
+  feeds: [
+    ['Scrapes', 'of this gateway, its host, and targets from files, annotations and ServiceMonitors'],
+    ['OTLP', 'metrics that an SDK pushes'],
+  ],
+  now: ['An SDK that pushes metrics is told that they are not served; ', h('code', null, 'OTEL_METRICS_EXPORTER=none'), ' keeps it quiet. The gateway’s own numbers are at ', link('/metrics', 'metrics'), ' for any scraper.'],
+});
+
+export const targets = later({
+  title: 'Targets',
+  icon: 'targets',
+  key: 'a',
+  lead: 'Nothing is scraped in this version.',
+  feeds: [
+    ['Scrape pools', 'each target with its state, last error, owner, and its labels before and after relabelling'],
+    ['Discovery', 'static lists, files, annotated pods, ServiceMonitors'],
+  ],
+  now: 'Leave your present scraper in place: its series cannot be taken here yet. This gateway’s own numbers are at /metrics.',
+});
+
+export const cluster = later({
+  title: 'Cluster',
+  icon: 'cluster',
+  key: 'c',
+  lead: 'This gateway runs alone.',
+  feeds: [
+    ['Gossip', 'peers, their state and round-trip time, as each of them sees it'],
+    ['The ring', 'which peer owns which target, and who disagrees'],
+  ],
+  now: 'One gateway takes, keeps and delivers by itself; several of them do not know of each other yet.',
+});
+
+export const probe = later({
+  title: 'Probe',
+  icon: 'probe',
+  key: 'b',
+  lead: 'No probe is connected.',
+  feeds: [
+    ['The probe', 'a second, privileged process on the same machine that opens pod logs and samples stacks, and hands them over'],
+    ['Its own counters', 'samples and bytes lost by cause, what it costs, which privileges it really holds'],
+  ],
+  now: 'The gateway never holds a privilege itself. What arrives now comes over OTLP.',
+});
