@@ -30,7 +30,7 @@ pub struct Send {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Loki {
     /// The whole push URL, `http://` or `https://`.
-    #[schemars(extend("format" = "url", "x-form" = "an http:// or https:// URL"))]
+    #[schemars(extend("format" = "url"))]
     pub url: String,
     /// Sent as `X-Scope-OrgID`; absent: no such header.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -106,7 +106,7 @@ impl Default for LokiLimits {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OtlpOut {
     /// `host:port`, or a URL. With `protocol: http` the path `/v1/logs` or `/v1/traces` is added to it.
-    #[schemars(extend("format" = "endpoint", "x-form" = "host:port, or an http:// or https:// URL"))]
+    #[schemars(extend("format" = "endpoint"))]
     pub endpoint: String,
     /// OTLP over gRPC, or over HTTP with protobuf bodies.
     #[serde(default)]

@@ -5,17 +5,36 @@
 //! compare equal slice by slice, so that a reload can tell what changed. Weakness: everything is read before anything is used, so
 //! a file that appears later (a certificate, a token) is judged by whoever opens it.
 
+mod check;
+mod check_send;
 mod destination;
+mod expand;
+mod finding;
+mod later;
+mod load;
+mod nearness;
+mod print;
 mod secret;
 mod server;
+mod shape;
+mod source;
+mod surroundings;
+mod tree;
 pub mod unit;
+mod walk;
 
 pub use destination::{
     ClientTls, Common, Compression, From, Line, Loki, LokiLimits, OnRemove, OtlpLimits, OtlpOut, OutTls, Protocol,
     Send, served_signals,
 };
+pub use finding::{Finding, Findings, Severity};
+pub use load::{Given, Loaded, Override, Request, load};
+pub use print::Explained;
 pub use secret::{MASK, SECRET_FILE_BYTES_MAX, Secret, SecretError, SecretSource};
 pub use server::{Auth, Basic, ServerTls};
+pub use shape::published as schema;
+pub use source::{Layer, Place, Source, Sources};
+pub use surroundings::{Imagined, Machine, Surroundings};
 
 use crate::seam::Signal;
 use schemars::JsonSchema;

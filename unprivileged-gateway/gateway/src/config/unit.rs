@@ -98,6 +98,48 @@ fn split_number(text: &str) -> Result<(u64, &str), NotAQuantity> {
     Ok((number, &text[digits..]))
 }
 
+/// What `8Gi`, `8 gb` or `8G` was probably meant to be.
+pub fn near_size(text: &str) -> Option<String> {
+    let (number, unit) = split_number(text).ok()?;
+    let unit = match unit.trim().to_ascii_lowercase().as_str() {
+        "k" | "ki" | "kib" => "KiB",
+        "m" | "mi" | "mib" => "MiB",
+        "g" | "gi" | "gib" => "GiB",
+        "t" | "ti" | "tib" => "TiB",
+        "kb" => "kB",
+        "mb" => "MB",
+        "gb" => "GB",
+        "b" | "byte" | "bytes" => "B",
+        _ => return None,
+    };
+    Some(format!("{number}{unit}"))
+}
+
+/// What `5 s`, `5sec` or `5min` was probably meant to be.
+pub fn near_duration(text: &str) -> Option<String> {
+    let (number, unit) = split_number(text).ok()?;
+    let unit = match unit.trim().to_ascii_lowercase().as_str() {
+        "s" | "sec" | "secs" | "second" | "seconds" => "s",
+        "m" | "min" | "mins" | "minute" | "minutes" => "m",
+        "h" | "hr" | "hour" | "hours" => "h",
+        "d" | "day" | "days" => "d",
+        "ms" | "msec" | "millis" | "milliseconds" => "ms",
+        "us" | "\u{b5}s" | "\u{3bc}s" => "us",
+        _ => return None,
+    };
+    Some(format!("{number}{unit}"))
+}
+
+/// What `:4317`, `4317` or `tcp://127.0.0.1:4317` was probably meant to be. A missing host is loopback: the safe guess.
+pub fn near_address(text: &str) -> Option<String> {
+    let bare = text.split_once("://").map_or(text, |(_, rest)| rest).trim_end_matches('/');
+    let guess = match bare.strip_prefix(':').unwrap_or(bare) {
+        port if port.parse::<u16>().is_ok() => format!("127.0.0.1:{port}"),
+        other => other.to_owned(),
+    };
+    (guess != text).then_some(guess).filter(|guess| parse_address(guess).is_some())
+}
+
 /// The shortest exact form: 67108864 is `64MiB`, 5000 is `5kB`, 0 is `0B`.
 pub fn print_size(bytes: u64) -> String {
     let (unit, factor) = match bytes {
@@ -122,7 +164,7 @@ pub fn print_duration(duration: Duration) -> String {
 
 /// What a value must look like beyond being text; kept in the schema as `format`, judged by `shape`.
 macro_rules! text_format {
-    ($(#[$doc:meta])* $name:ident, $format:literal, $description:literal) => {
+    ($(#[$doc:meta])* $name:ident, $format:literal) => {
         $(#[$doc])*
         pub struct $name;
         impl JsonSchema for $name {
@@ -133,34 +175,34 @@ macro_rules! text_format {
                 stringify!($name).into()
             }
             fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({ "type": "string", "format": $format, "x-form": $description })
+                json_schema!({ "type": "string", "format": $format })
             }
         }
     };
 }
 text_format!(
     /// Schema of a byte count.
-    SizeText, "size", "a size with its unit, such as 64MiB"
+    SizeText, "size"
 );
 text_format!(
     /// Schema of a time span.
-    DurationText, "duration", "a duration with its unit, such as 15m"
+    DurationText, "duration"
 );
 text_format!(
     /// Schema of an address to listen on.
-    AddressText, "address", "an address and port, such as 127.0.0.1:4317"
+    AddressText, "address"
 );
 text_format!(
     /// Schema of an address to listen on, or `off`.
-    AddressOrOffText, "address-or-off", "an address and port, such as 127.0.0.1:4317, or off"
+    AddressOrOffText, "address-or-off"
 );
 text_format!(
     /// Schema of a file or folder name.
-    PathText, "path", "a path"
+    PathText, "path"
 );
 text_format!(
     /// Schema of a secret: never shown, neither here nor anywhere else.
-    SecretText, "secret", "a secret text"
+    SecretText, "secret"
 );
 
 /// `#[serde(with = "unit::size")]` on a `u64` of bytes.
