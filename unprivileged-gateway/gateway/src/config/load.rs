@@ -29,6 +29,8 @@ pub struct Request {
     pub files: Vec<PathBuf>,
     /// From variables and flags; applied in this order, so variables first.
     pub overrides: Vec<Override>,
+    /// Warnings from whoever made the request, reported with the others.
+    pub notices: Vec<Finding>,
 }
 
 /// One value that a variable or a flag gives.
@@ -70,7 +72,8 @@ impl Loaded {
 
 /// Reads, merges, expands, checks. `Err` holds at least one error, and every one that could be found.
 pub fn load(request: &Request, surroundings: &dyn Surroundings) -> Result<Loaded, Findings> {
-    let mut load = Loading { sources: Sources::default(), findings: Vec::new(), surroundings, partial: false };
+    let mut load =
+        Loading { sources: Sources::default(), findings: request.notices.clone(), surroundings, partial: false };
     let mut trees = Vec::new();
     if request.files.is_empty() {
         trees.extend(load.text(Source::new(Layer::Default, "built-in", BUILT_IN), BUILT_IN));
@@ -129,25 +132,22 @@ impl Loading<'_> {
 
     fn file(&mut self, path: &Path) -> Option<Node> {
         let name = path.display().to_string();
-        let refused =
-            |why: String, help: &str| Finding::error("", None, format!("cannot read {name}: {why}")).help(help);
-        let result = match std::fs::metadata(path) {
+        let read = match std::fs::metadata(path) {
             Ok(about) if about.len() > FILE_BYTES_MAX => {
-                Err(refused(format!("it is larger than {}", print_size(FILE_BYTES_MAX)), "is it the right file?"))
+                Err((format!("it is larger than {}", print_size(FILE_BYTES_MAX)), "is it the right file?"))
             }
-            Ok(_) => std::fs::read(path).map_err(|error| refused(error.to_string(), "check its permissions")),
-            Err(error) => Err(refused(error.to_string(), "check the path given with -c")),
+            Ok(_) => std::fs::read(path).map_err(|error| (error.to_string(), "check its permissions")),
+            Err(error) => Err((error.to_string(), "check the path given with -c")),
         };
-        let text = result.and_then(|bytes| {
-            String::from_utf8(bytes).map_err(|error| {
-                let at = error.utf8_error().valid_up_to();
-                refused(format!("byte {at} is not UTF-8 text"), "save the file as UTF-8")
-            })
+        let text = read.and_then(|bytes| {
+            let at = |error: std::string::FromUtf8Error| error.utf8_error().valid_up_to();
+            String::from_utf8(bytes)
+                .map_err(|error| (format!("byte {} is not UTF-8 text", at(error)), "save the file as UTF-8"))
         });
         match text {
             Ok(text) => self.text(Source::new(Layer::File, name, &text), &text),
-            Err(finding) => {
-                self.findings.push(finding);
+            Err((why, help)) => {
+                self.findings.push(Finding::error("", None, format!("cannot read {name}: {why}")).help(help));
                 self.partial = true;
                 None
             }

@@ -14,6 +14,7 @@ mod later;
 mod load;
 mod nearness;
 mod print;
+pub mod reach;
 mod secret;
 mod server;
 mod shape;
@@ -29,6 +30,7 @@ pub use destination::{
 };
 pub use finding::{Finding, Findings, Severity};
 pub use load::{Given, Loaded, Override, Request, load};
+pub(crate) use nearness::nearest;
 pub use print::Explained;
 pub use secret::{MASK, SECRET_FILE_BYTES_MAX, Secret, SecretError, SecretSource};
 pub use server::{Auth, Basic, ServerTls};

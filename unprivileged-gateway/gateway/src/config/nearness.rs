@@ -34,7 +34,7 @@ const OTHER_NAMES: [(&str, &str); 22] = [
 const WORD_CHARS_MAX: usize = 64;
 
 /// The known word nearest to `wrong`, if any is near enough to be worth naming.
-pub(super) fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
     let folded = fold(wrong);
     if let Some(same) = known.clone().find(|word| fold(word) == folded) {
         return Some(same);

@@ -65,7 +65,7 @@ impl Walk {
                 match judge(scalar, shape, path) {
                     Ok(json) => return json,
                     Err(wrong) => {
-                        self.findings.push(Finding { path: path.to_owned(), place: Some(node.place), ..wrong })
+                        self.findings.push(Finding { path: path.to_owned(), place: Some(node.place), ..*wrong })
                     }
                 }
             }
@@ -167,27 +167,27 @@ impl Walk {
 }
 
 /// One scalar against its shape. The finding has neither path nor place yet.
-fn judge(scalar: &Scalar, shape: &Shape, path: &str) -> Result<Json, Finding> {
+fn judge(scalar: &Scalar, shape: &Shape, path: &str) -> Result<Json, Box<Finding>> {
     let wrong = |message: String| Finding::error("", None, message);
     let text = scalar.text.as_str();
     let must = |what: &str| wrong(format!("`{path}` must be {what}, not {}", quote(scalar, shape)));
     match shape {
         Shape::Text(form) => judge_text(scalar, *form, path),
         Shape::Word(words) if words.iter().any(|word| word == text) => match later::signal_notice(text) {
-            Some((message, help)) => Err(wrong(message).help(help)),
+            Some((message, help)) => refused(wrong(message).help(help)),
             None => Ok(Json::from(text)),
         },
         Shape::Word(words) => {
             let near = nearest(text, words.iter().map(String::as_str));
             // A word that is nowhere near may be a token that was meant for `auth`.
             if near.is_none() && path.ends_with("auth") {
-                return Err(wrong(format!("`{path}` must be {}, or a map with a credential", shape.describe())));
+                return refused(wrong(format!("`{path}` must be {}, or a map with a credential", shape.describe())));
             }
-            Err(must(&shape.describe()).hint(near.map(|word| format!("did you mean `{word}`?"))))
+            refused(must(&shape.describe()).hint(near.map(|word| format!("did you mean `{word}`?"))))
         }
         Shape::Integer(max) => match text.parse::<u64>() {
             Ok(number) if number <= *max && (text == "0" || !text.starts_with(['0', '+'])) => Ok(Json::from(number)),
-            _ => Err(must(&shape.describe())),
+            _ => refused(must(&shape.describe())),
         },
         Shape::Bool => match text {
             "true" => Ok(Json::Bool(true)),
@@ -198,14 +198,14 @@ fn judge(scalar: &Scalar, shape: &Shape, path: &str) -> Result<Json, Finding> {
                     "no" | "off" | "false" | "0" => Some("did you mean `false`?".to_owned()),
                     _ => None,
                 };
-                Err(must(&shape.describe()).hint(near))
+                refused(must(&shape.describe()).hint(near))
             }
         },
-        _ => Err(must(&shape.describe())),
+        _ => refused(must(&shape.describe())),
     }
 }
 
-fn judge_text(scalar: &Scalar, form: Form, path: &str) -> Result<Json, Finding> {
+fn judge_text(scalar: &Scalar, form: Form, path: &str) -> Result<Json, Box<Finding>> {
     let text = scalar.text.as_str();
     let shape = Shape::Text(form);
     let must =
@@ -214,13 +214,13 @@ fn judge_text(scalar: &Scalar, form: Form, path: &str) -> Result<Json, Finding> 
         Ok(()) => Ok(Json::from(text)),
         Err(NotAQuantity::NoUnit) => {
             let message = format!("`{path}` has no unit: {}", quote(scalar, &shape));
-            Err(Finding::error("", None, message).help(format!("write {}", form.describe())))
+            refused(Finding::error("", None, message).help(format!("write {}", form.describe())))
         }
         Err(NotAQuantity::TooLarge) => {
             let message = format!("`{path}` is larger than this program can count: {}", quote(scalar, &shape));
-            Err(Finding::error("", None, message).help("write a smaller number"))
+            refused(Finding::error("", None, message).help("write a smaller number"))
         }
-        Err(NotAQuantity::Malformed) => Err(must().hint(near.map(|near| format!("did you mean `{near}`?")))),
+        Err(NotAQuantity::Malformed) => refused(must().hint(near.map(|near| format!("did you mean `{near}`?")))),
     };
     let visible = !scalar.expanded;
     match form {
@@ -233,15 +233,20 @@ fn judge_text(scalar: &Scalar, form: Form, path: &str) -> Result<Json, Finding> 
             Some(_) => Ok(Json::from(text)),
             None => {
                 let near = unit::near_address(text).filter(|_| visible);
-                Err(must().hint(near.map(|near| format!("did you mean `{near}`?"))))
+                refused(must().hint(near.map(|near| format!("did you mean `{near}`?"))))
             }
         },
         _ if text.is_empty() => {
             let message = format!("`{path}` is empty");
-            Err(Finding::error("", None, message).help(format!("write {}, or remove the key", form.describe())))
+            refused(Finding::error("", None, message).help(format!("write {}, or remove the key", form.describe())))
         }
         Form::Any | Form::Path | Form::Secret | Form::Url | Form::Endpoint => Ok(Json::from(text)),
     }
+}
+
+/// Boxed, because a finding is large and most scalars are fine.
+fn refused(finding: Finding) -> Result<Json, Box<Finding>> {
+    Err(Box::new(finding))
 }
 
 /// The value as a message may show it: never a secret, never what a variable held, never a URL's password.

@@ -19,7 +19,7 @@ fn answer(file: PathBuf) -> String {
         host_name: Some("n1".to_owned()),
         memory_limit: None,
     };
-    match load(&Request { files: vec![file], overrides: Vec::new() }, &surroundings) {
+    match load(&Request { files: vec![file], ..Request::default() }, &surroundings) {
         Ok(loaded) => format!("NOT REFUSED\n{}", loaded.findings.render()),
         Err(findings) => format!("{findings}\n"),
     }
