@@ -1,0 +1,183 @@
+//! One OTLP log request, as lines with labels and metadata: what a reader of Loki would see.
+//!
+//! Like sorting a mail bag by sender first: lines of one resource and scope share one envelope (labels and common metadata), and
+//! each carries only what is its own. The rules are those of interface.md's row "OTLP logs". Weakness: a line is cut at
+//! [`LINE_BYTES_MAX`], shorter than in Loki; the page shows lines, it does not archive them.
+
+use super::value::{VALUE_BYTES_MAX, cut, head, hex, metadata_name, text};
+use model::envelope::Sidecar;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::common::v1::KeyValue;
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
+use prost::Message as _;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Bytes of a line that the view keeps.
+pub(super) const LINE_BYTES_MAX: usize = 32 * 1024;
+/// Lines that live and are let go together.
+pub(super) const CHUNK_LINES_MAX: usize = 256;
+/// What one heap allocation costs beside its bytes.
+pub(super) const ALLOCATION_BYTES: usize = 16;
+
+const LEVELS: [&str; 6] = ["trace", "debug", "info", "warn", "error", "fatal"];
+const UNKNOWN: &str = "unknown";
+
+pub(super) type Pairs = Vec<(String, String)>;
+
+/// What lines of one resource and scope have in common.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    pub(super) service: String,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) metadata: BTreeMap<String, String>,
+}
+
+#[derive(Debug)]
+pub(super) struct Line {
+    /// Unix nanoseconds.
+    pub(super) at: u64,
+    pub(super) level: Box<str>,
+    pub(super) line: Box<str>,
+    pub(super) metadata: Box<[(String, String)]>,
+    pub(super) trace_id: [u8; 16],
+    pub(super) span_id: [u8; 8],
+}
+
+impl Line {
+    pub(super) fn trace_hex(&self) -> String {
+        if self.trace_id == [0; 16] { String::new() } else { hex(&self.trace_id) }
+    }
+
+    pub(super) fn span_hex(&self) -> String {
+        if self.span_id == [0; 8] { String::new() } else { hex(&self.span_id) }
+    }
+}
+
+/// Lines that came together, in the order in which they came.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    /// Of the WAL frame.
+    pub(super) seq: u64,
+    /// Of the first line, within the frame.
+    pub(super) first_index: u32,
+    /// Lines that the view had seen before this chunk.
+    pub(super) first_number: u64,
+    /// Unix nanoseconds.
+    pub(super) received_at: u64,
+    pub(super) group: Arc<Group>,
+    pub(super) lines: Box<[Line]>,
+    /// All of it, the shared group included: two chunks of one group both pay for it, so the sum is never too small.
+    pub(super) bytes: usize,
+}
+
+fn pairs_bytes<'a>(pairs: impl Iterator<Item = (&'a String, &'a String)>) -> usize {
+    let each = size_of::<(String, String)>() + 2 * ALLOCATION_BYTES;
+    pairs.map(|(name, value)| each + name.len() + value.len()).sum()
+}
+
+fn group_bytes(group: &Group) -> usize {
+    size_of::<Group>() + group.service.len() + pairs_bytes(group.labels.iter()) + pairs_bytes(group.metadata.iter())
+}
+
+fn line_bytes(line: &Line) -> usize {
+    let own = size_of::<Line>() + 3 * ALLOCATION_BYTES + line.level.len() + line.line.len();
+    own + pairs_bytes(line.metadata.iter().map(|(name, value)| (name, value)))
+}
+
+/// Decodes one request into chunks; `seen` is how many lines the view had before. Errors: bytes that are no such request.
+pub(super) fn decode(seq: u64, sidecar: &Sidecar, raw: &[u8], seen: u64) -> Result<Vec<Chunk>, prost::DecodeError> {
+    let request = ExportLogsServiceRequest::decode(raw)?;
+    let mut chunks = Vec::new();
+    let mut index = 0_u32;
+    for resource_logs in request.resource_logs {
+        let resource = resource_logs.resource.map(|resource| resource.attributes).unwrap_or_default();
+        for scope_logs in resource_logs.scope_logs {
+            let scope = scope_logs.scope.map(|scope| scope.attributes).unwrap_or_default();
+            let group = Arc::new(group(&resource, &scope, sidecar));
+            for records in scope_logs.log_records.chunks(CHUNK_LINES_MAX) {
+                let lines: Box<[Line]> = records.iter().map(|record| line(record, sidecar)).collect();
+                let bytes = size_of::<Chunk>()
+                    + 3 * ALLOCATION_BYTES
+                    + group_bytes(&group)
+                    + lines.iter().map(line_bytes).sum::<usize>();
+                let first_number = seen + u64::from(index);
+                let (group, received_at) = (group.clone(), sidecar.received_at);
+                chunks.push(Chunk { seq, first_index: index, first_number, received_at, group, lines, bytes });
+                index = index.saturating_add(u32::try_from(records.len()).unwrap_or(u32::MAX));
+            }
+        }
+    }
+    Ok(chunks)
+}
+
+/// Resource attributes that become stream labels.
+fn label_of(attribute: &str) -> Option<&'static str> {
+    match attribute {
+        "service.name" => Some("service_name"),
+        "service.namespace" => Some("service_namespace"),
+        "k8s.namespace.name" => Some("namespace"),
+        "k8s.pod.name" => Some("pod"),
+        "k8s.container.name" => Some("container"),
+        _ => None,
+    }
+}
+
+fn group(resource: &[KeyValue], scope: &[KeyValue], sidecar: &Sidecar) -> Group {
+    let mut group = Group::default();
+    let mut put = |name: &str, value: String| match label_of(name) {
+        Some(label) => group.labels.insert(label.to_owned(), value),
+        None => group.metadata.insert(metadata_name(name), value),
+    };
+    // Enrichment first: what the sender wrote overwrites it.
+    for (name, value) in &sidecar.enrichment {
+        put(name, cut(value, VALUE_BYTES_MAX));
+    }
+    for attribute in resource {
+        put(&attribute.key, text(attribute.value.as_ref(), VALUE_BYTES_MAX));
+    }
+    for attribute in scope {
+        group.metadata.insert(metadata_name(&attribute.key), text(attribute.value.as_ref(), VALUE_BYTES_MAX));
+    }
+    group.labels.retain(|_, value| !value.is_empty());
+    group.service = group.labels.get("service_name").cloned().unwrap_or_default();
+    if !group.service.is_empty() {
+        let namespace = group.labels.get("service_namespace").map(|name| format!("{name}/")).unwrap_or_default();
+        group.labels.insert("job".to_owned(), format!("{namespace}{}", group.service));
+    }
+    group.labels.insert("exporter".to_owned(), "OTLP".to_owned());
+    group
+}
+
+/// (`detected_level`, is the number the first of its level's four)
+fn level(record: &LogRecord) -> (String, bool) {
+    let number = usize::try_from(record.severity_number).unwrap_or(0);
+    match LEVELS.get(number.wrapping_sub(1) / 4) {
+        Some(level) => ((*level).to_owned(), number % 4 == 1),
+        None if record.severity_text.is_empty() => (UNKNOWN.to_owned(), number == 0),
+        None => (head(&record.severity_text, 64).to_lowercase(), number == 0),
+    }
+}
+
+fn line(record: &LogRecord, sidecar: &Sidecar) -> Line {
+    let (level, first_of_level) = level(record);
+    let mut metadata = Pairs::with_capacity(record.attributes.len() + 2);
+    if !record.severity_text.is_empty() && record.severity_text.to_lowercase() != level {
+        metadata.push(("severity_text".to_owned(), cut(&record.severity_text, VALUE_BYTES_MAX)));
+    }
+    if !first_of_level {
+        metadata.push(("severity_number".to_owned(), record.severity_number.to_string()));
+    }
+    for attribute in &record.attributes {
+        metadata.push((metadata_name(&attribute.key), text(attribute.value.as_ref(), VALUE_BYTES_MAX)));
+    }
+    let at = [record.time_unix_nano, record.observed_time_unix_nano].into_iter().find(|at| *at != 0);
+    Line {
+        at: at.unwrap_or(sidecar.received_at),
+        level: level.into(),
+        line: text(record.body.as_ref(), LINE_BYTES_MAX).into(),
+        metadata: metadata.into(),
+        trace_id: record.trace_id.as_slice().try_into().unwrap_or_default(),
+        span_id: record.span_id.as_slice().try_into().unwrap_or_default(),
+    }
+}
