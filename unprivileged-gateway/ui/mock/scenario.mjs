@@ -96,6 +96,8 @@ export class Scenario {
       t0_ms: Math.floor(now / 1000) * 1000 - n * step_s * 1000,
       series: {
         waiting_bytes: ramp,
+        'waiting.logs': ramp.map((b) => Math.max(0, b - 68_700)),
+        'waiting.traces': ramp.map(() => (this.silent ? 0 : 68_700)),
         wal_bytes: ramp.map((b) => b + 3e7),
         'in.logs': flat(28_240, 1),
         'in.traces': flat(4_507, 2),

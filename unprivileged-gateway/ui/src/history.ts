@@ -112,7 +112,7 @@ export class History {
     if (!first) return NaN;
     const now = last.flow[what].get(key);
     if (now === undefined) return NaN;
-    return (now - (first.flow[what].get(key) ?? 0)) / ((last.at - first.at) / 1000);
+    return Math.max(0, now - (first.flow[what].get(key) ?? 0)) / ((last.at - first.at) / 1000);
   }
 
   private append(status: Status, values: Map<string, number>): void {

@@ -50,6 +50,8 @@ export function size(n: number): string {
 }
 
 export function percent(fraction: number, digits = 1): string {
+  const least = 10 ** -digits / 100;
+  if (fraction > 0 && fraction < least) return `under ${(least * 100).toFixed(digits)}${THIN}%`;
   return Number.isFinite(fraction) ? (fraction * 100).toFixed(digits) + THIN + '%' : NONE;
 }
 

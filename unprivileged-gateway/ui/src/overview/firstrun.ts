@@ -89,7 +89,7 @@ export function firstRun(context: PageContext, status: Status): Part {
     lead,
     h('p.t2', null, `${kept} Point a program at one of these addresses.`),
     h('dl.addr', null, shown.map(([name, at]) => h('div', null, h('dt', null, name), h('dd.mono', null, at ?? 'off')))),
-    h('div.cols', null, h('section.c7', null, head('Send something', 'then reload nothing: it appears by itself'), sending(status)), h('section.c5', null, head('Waiting for'), h('table', null, here), h('div.gap'), head('Keep it', 'when you want a file to edit'), paste(keepIt(), 'Configuration to start from').el)),
+    h('div.cols', null, h('section.c7', null, head('Send something', 'then reload nothing: it appears by itself'), sending(status)), h('section.c5', null, head('Waiting for'), h('table', null, here), h('div.sec', null, head('Keep it', 'when you want a file to edit'), paste(keepIt(), 'Configuration to start from').el))),
   );
   return { el, update: (now) => fill(here, waitingFor(now)) };
 }
@@ -100,7 +100,7 @@ function waitingFor(status: Status): HTMLElement[] {
   );
 }
 
-/** Ten lines that also send it somewhere; the kinds and keys of the configuration page. */
+/** A dozen lines that also send it somewhere; the kinds and keys of the configuration page. */
 function keepIt(): string {
   return [
     '# gateway.yaml, then: gateway run -c gateway.yaml',
@@ -108,9 +108,13 @@ function keepIt(): string {
     '  otlp: { grpc: 127.0.0.1:4317, http: 127.0.0.1:4318 }',
     'send:',
     '  loki:',
-    '    logs: { url: "http://127.0.0.1:3100/loki/api/v1/push" }',
+    '    logs:',
+    '      url: "http://127.0.0.1:3100/loki/api/v1/push"',
     '  otlp:',
-    '    tempo: { endpoint: "127.0.0.1:14317", signals: [ traces ], tls: off }',
+    '    tempo:',
+    '      endpoint: "127.0.0.1:14317"',
+    '      signals: [ traces ]',
+    '      tls: off',
     'local_view: { max: 64MiB }',
   ].join('\n');
 }

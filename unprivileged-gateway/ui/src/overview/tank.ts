@@ -1,8 +1,8 @@
 // The tank is the write-ahead log: its surface is the waiting bytes over the window, its height storage.max, its marks the real
 // thresholds; the right edge is now. Drawn once a second: water that ripples would stand for nothing.
 //
-// Weakness: the gateway's history has the total; how it divides between signals is known from when this page was opened. Older
-// water is drawn without a hue.
+// Weakness: a gateway whose history has the total only (`waiting_bytes` without `waiting.logs` …) leaves the water of the time before
+// this page was opened without a hue.
 import type { Status } from '../api/types';
 import type { PageContext } from '../app';
 import { canvas, font } from '../chart/canvas';

@@ -8,7 +8,7 @@ import { hideTip } from '../dom/tip';
 import { judge, nameOf, type Health } from '../health';
 import { paceOf } from '../pace';
 import { Scope } from '../scope';
-import { flipTheme } from '../theme';
+import { calm, flipTheme } from '../theme';
 import { RANGES } from '../timewindow';
 import { helpDialog } from './help';
 import { listenKeys } from './keyboard';
@@ -26,7 +26,9 @@ export class Shell {
   private readonly mark = stateMark('off');
   private readonly word = h('span', null, 'Connecting');
   private readonly pill = h('a.pill', { href: '#/overview', 'aria-live': 'polite', 'data-testid': 'state' }, this.mark, this.word);
-  private readonly live = h('button.btn.live', { type: 'button', onclick: () => this.pause() }, h('span.d'), h('span', null, 'Live'));
+  /** Blinks with each status that arrives: it stands for the stream, not for a timer. */
+  private readonly dot = h('span.d');
+  private readonly live = h('button.btn.live', { type: 'button', onclick: () => this.pause() }, this.dot, h('span', null, 'Live'));
   private readonly range = segments('Time range', RANGES, 900, (s) => this.app.time.setRange(s));
   private readonly times = h('div.tools.time', null, this.range.el, this.live);
   private readonly who = h('div.me');
@@ -75,7 +77,11 @@ export class Shell {
       this.main.focus({ preventScroll: true });
     });
     this.app.time.changed.on(() => this.drawTools());
-    this.app.stream.status.on(() => this.beat());
+    this.app.stream.status.on(() => {
+      if (document.hidden) return;
+      if (!calm()) this.dot.classList.toggle('beat');
+      this.beat();
+    });
     this.app.stream.changed.on(() => this.beat());
     listenKeys({
       palette: () => this.palette.open(),
@@ -124,7 +130,7 @@ export class Shell {
     const { link } = this.app.stream;
     const status = this.app.status();
     this.frame.classList.toggle('stale', link === 'gone' || link === 'unauthorised');
-    fill(this.notice, linkNotice(this.app.stream, status));
+    this.drawNotice();
     const health = status ? judge(status, paceOf(status, this.app.history)) : null;
     this.drawPill(health);
     const badge = health && health.state !== 'ok' && status ? format.percent(status.storage.bytes / status.storage.max_bytes, 0) : '';
@@ -135,9 +141,19 @@ export class Shell {
     }
     if (status) {
       const local = status.destinations.every((d) => d.kind === 'view');
-      fill(this.who, h('b', null, status.node.name), h('span', null, `gateway ${status.node.version}`), h('span', null, local ? 'local view' : `role ${status.node.role}`));
+      const lines = [status.node.name, `gateway ${status.node.version}`, local ? 'local view' : `role ${status.node.role}`];
+      lines.forEach((line, i) => text(this.who.children[i] ?? this.who.appendChild(h(i ? 'span' : 'b')), line));
     }
     document.title = `${badge ? `(${badge}) ` : ''}${this.pages[this.current].title} · Bulkhead`;
+  }
+
+  /** Only when it changes: it is an alert, and would be read out again each time. */
+  private drawNotice(): void {
+    const { link, why } = this.app.stream;
+    const key = `${link} ${why}`;
+    if (this.notice.dataset['key'] === key) return;
+    this.notice.dataset['key'] = key;
+    fill(this.notice, linkNotice(this.app.stream, this.app.status()));
   }
 
   private drawPill(health: Health | null): void {

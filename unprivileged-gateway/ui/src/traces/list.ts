@@ -9,6 +9,8 @@ const SHOWN = 200;
 export class TraceList {
   readonly el = h('div.traces', { role: 'listbox', 'aria-label': 'Traces', tabindex: '0' });
   private ids: string[] = [];
+  /** Rows that are shown, so that a list that grows by one is not built anew. */
+  private rows = new Map<string, HTMLElement>();
 
   constructor(private readonly select: (id: string) => void) {
     this.el.addEventListener('keydown', (e) => this.key(e));
@@ -24,7 +26,15 @@ export class TraceList {
     const longest = Math.max(0.001, ...shown.map((t) => t.duration_ms));
     this.ids = shown.map((t) => t.trace_id);
     this.el.setAttribute('role', 'listbox');
-    fill(this.el, shown.map((t, i) => row(t, i, longest)));
+    const next = new Map<string, HTMLElement>();
+    for (const t of shown) {
+      const key = `${t.trace_id} ${t.spans} ${t.errors} ${t.duration_ms} ${t.name}`;
+      const el = this.rows.get(key) ?? row(t);
+      el.querySelector<HTMLElement>('.d i')?.style.setProperty('width', `${Math.max(0.5, Math.sqrt(t.duration_ms / longest) * 100)}%`);
+      next.set(key, el);
+    }
+    this.rows = next;
+    this.el.replaceChildren(...next.values());
     if (!shown.length) this.say(nothingHeld ? empty() : h('p.dim.pad', null, 'No trace matches. Clear the filter, or choose All.'));
     this.mark(selected);
     this.el.scrollTop = top;
@@ -32,6 +42,7 @@ export class TraceList {
 
   say(what: Child): void {
     this.ids = [];
+    this.rows.clear();
     this.el.setAttribute('role', 'group'); // a listbox must hold options
     this.el.removeAttribute('aria-activedescendant');
     fill(this.el, what);
@@ -57,15 +68,15 @@ export class TraceList {
   }
 }
 
-function row(t: TraceRow, index: number, longest: number): HTMLElement {
+function row(t: TraceRow): HTMLElement {
   const failed = t.errors > 0;
   return h(
     'div.tl',
-    { class: failed ? 'err' : '', role: 'option', id: `trace-${index}`, 'aria-selected': 'false', 'data-id': t.trace_id, 'data-testid': 'trace-row' },
+    { class: failed ? 'err' : '', role: 'option', id: `trace-${t.trace_id}`, 'aria-selected': 'false', 'data-id': t.trace_id, 'data-testid': 'trace-row' },
     h('span.mono.dim.ts', null, format.time(t.start_ms)),
     stateMark(failed ? 'risk' : 'ok'),
     h('span', null, failed ? h('span.vh', null, 'failed ') : null, t.name, ' ', h('span.dim', null, t.service)),
-    h('span.d', null, h('i', { style: { width: `${Math.max(0.5, Math.sqrt(t.duration_ms / longest) * 100)}%` } })),
+    h('span.d', null, h('i')),
     h('span.r', null, format.dur(t.duration_ms / 1000)),
     h('span.dim.sp.r', null, t.spans, h('span.vh', null, ' spans')),
   );

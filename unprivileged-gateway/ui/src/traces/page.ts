@@ -1,6 +1,7 @@
 // Traces: what is slow or failed, and in which span does the time go?
 import type { Page, PageContext } from '../app';
 import { ApiError, ask, type Query } from '../api/client';
+import { attended } from '../attention';
 import type { ConfigAnswer, TraceAnswer, TraceRow, TracesAnswer } from '../api/types';
 import { fill, h } from '../dom/element';
 import * as format from '../dom/format';
@@ -13,7 +14,8 @@ import { waterfall } from './waterfall';
 const TRACES_MAX = 200;
 const SLOW_MS = 400;
 const TYPING_MS = 200;
-const AGAIN_MS = 2_000; // the list is asked for at most this often while traces arrive
+const AGAIN_MS = 2_000; // the list is asked for at most this often while traces arrive,
+const AGAIN_EACH = 5; // and one time in five of that when nobody has touched the page for a while
 
 type Show = 'all' | 'error' | 'slow';
 type Order = 'new' | 'slow';
@@ -82,8 +84,9 @@ class TracesPage {
     scope.add(app.time.changed.on(() => void this.load()));
     scope.add(app.stream.traces.on(() => (this.stale = true)));
     scope.add(app.stream.changed.on((link) => link === 'live' && void this.load()));
+    let turns = 0;
     scope.every(AGAIN_MS, () => {
-      if (this.stale && app.time.live) void this.load();
+      if (this.stale && app.time.live && (turns++ % AGAIN_EACH === 0 || attended())) void this.load();
     });
     this.drawServices([]);
     if (this.selected) void this.open();
@@ -116,7 +119,7 @@ class TracesPage {
       if (turn !== this.turn) return;
       this.rows = answer.traces;
       this.drawServices(answer.services);
-      this.context.summary(answer.total ? `${format.int(answer.total)} held, covers ${format.hourMinute(answer.covers.from_ms)} to now` : 'nothing held yet');
+      this.context.summary(answer.total ? `${answer.traces.length < TRACES_MAX ? '' : `newest ${TRACES_MAX} shown, `}${format.int(answer.total)} held, covers ${format.hourMinute(answer.covers.from_ms)} to now` : 'nothing held yet');
       this.draw(answer.total === 0);
       if (!this.selected) this.selectFirst();
     } catch (cause) {

@@ -92,8 +92,8 @@ const share = (seconds: number, axis: Axis) => Math.max(0, Math.min(100, (second
 function barLabel(words: string, left: number, wide: number, failed: boolean): HTMLElement {
   const need = Math.min(60, 8 + words.length * 1.6);
   const end = left + wide;
-  if (100 - end > need) return h('b', { class: failed ? 'risk' : '', style: { left: `${end}%` } }, words);
-  if (left > need) return h('b', { class: failed ? 'risk' : '', style: { right: `${100 - left}%` } }, words);
+  if (100 - end > need) return h('b', { class: failed ? 'risk' : '', style: { left: `${end}%`, 'max-width': `${100 - end}%` } }, words);
+  if (left > need) return h('b', { class: failed ? 'risk' : '', style: { right: `${100 - left}%`, 'max-width': `${left}%` } }, words);
   return h('b.in', { style: { right: `${100 - end}%`, 'max-width': `${wide}%` } }, words);
 }
 
