@@ -8,6 +8,7 @@
 //! generated decoder proves that it does. Those tests are half of this crate.
 
 pub mod envelope;
+pub mod loki;
 pub mod otlp;
 pub mod wire;
 

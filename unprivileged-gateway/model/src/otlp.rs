@@ -131,7 +131,18 @@ struct Shape {
     name: &'static str,
     fields: [Type; NUMBER_MAX + 1],
     item: bool,
+    /// Variants of a oneof hold items: those of a variant that is replaced do not count.
     oneof: bool,
+    /// Bit n: field n is a message that is there once, so that a second one is merged into it.
+    singular: u32,
+    /// All fields are variants of one oneof.
+    choice: bool,
+}
+
+impl Shape {
+    fn knows(&self, number: u32) -> bool {
+        !matches!(self.fields.get(number as usize), None | Some(Type::Unknown))
+    }
 }
 
 const fn shape(name: &'static str, fields: &[(usize, Type)]) -> Shape {
@@ -141,7 +152,7 @@ const fn shape(name: &'static str, fields: &[(usize, Type)]) -> Shape {
         by_number[fields[i].0] = fields[i].1;
         i += 1;
     }
-    Shape { name, fields: by_number, item: false, oneof: false }
+    Shape { name, fields: by_number, item: false, oneof: false, singular: 0, choice: false }
 }
 
 const fn item(mut shape: Shape) -> Shape {
@@ -154,25 +165,41 @@ const fn oneof(mut shape: Shape) -> Shape {
     shape
 }
 
+const fn singular(mut shape: Shape, number: u32) -> Shape {
+    shape.singular |= 1 << number;
+    shape
+}
+
+const fn choice(mut shape: Shape) -> Shape {
+    shape.choice = true;
+    shape
+}
+
 use Type::{Bytes, Fixed32 as F32, Fixed64 as F64, Fixed64s as F64s, Message as M, Text, Varint, Varints};
 
 // opentelemetry.proto.common.v1 and resource.v1
-static ANY_VALUE: Shape = shape(
-    "AnyValue",
-    &[
-        (1, Text),
-        (2, Varint),
-        (3, Varint),
-        (4, F64),
-        (5, M(&ARRAY_VALUE)),
-        (6, M(&KEY_VALUE_LIST)),
-        (7, Bytes),
-        (8, Varint),
-    ],
-);
+static ANY_VALUE: Shape = choice(singular(
+    singular(
+        shape(
+            "AnyValue",
+            &[
+                (1, Text),
+                (2, Varint),
+                (3, Varint),
+                (4, F64),
+                (5, M(&ARRAY_VALUE)),
+                (6, M(&KEY_VALUE_LIST)),
+                (7, Bytes),
+                (8, Varint),
+            ],
+        ),
+        5,
+    ),
+    6,
+));
 static ARRAY_VALUE: Shape = shape("ArrayValue", &[(1, M(&ANY_VALUE))]);
 static KEY_VALUE_LIST: Shape = shape("KeyValueList", &[(1, M(&KEY_VALUE))]);
-static KEY_VALUE: Shape = shape("KeyValue", &[(1, Text), (2, M(&ANY_VALUE)), (3, Varint)]);
+static KEY_VALUE: Shape = singular(shape("KeyValue", &[(1, Text), (2, M(&ANY_VALUE)), (3, Varint)]), 2);
 static SCOPE: Shape = shape("InstrumentationScope", &[(1, Text), (2, Text), (3, M(&KEY_VALUE)), (4, Varint)]);
 static ENTITY_REF: Shape = shape("EntityRef", &[(1, Text), (2, Text), (3, Text), (4, Text)]);
 static RESOURCE: Shape = shape("Resource", &[(1, M(&KEY_VALUE)), (2, Varint), (3, M(&ENTITY_REF))]);
@@ -181,21 +208,24 @@ static RESOURCE: Shape = shape("Resource", &[(1, M(&KEY_VALUE)), (2, Varint), (3
 static LOGS_REQUEST: Shape = shape("ExportLogsServiceRequest", &[(1, M(&RESOURCE_LOGS))]);
 static RESOURCE_LOGS: Shape = shape("ResourceLogs", &[(1, M(&RESOURCE)), (2, M(&SCOPE_LOGS)), (3, Text)]);
 static SCOPE_LOGS: Shape = shape("ScopeLogs", &[(1, M(&SCOPE)), (2, M(&LOG_RECORD)), (3, Text)]);
-static LOG_RECORD: Shape = item(shape(
-    "LogRecord",
-    &[
-        (1, F64),
-        (2, Varint),
-        (3, Text),
-        (5, M(&ANY_VALUE)),
-        (6, M(&KEY_VALUE)),
-        (7, Varint),
-        (8, F32),
-        (9, Bytes),
-        (10, Bytes),
-        (11, F64),
-        (12, Text),
-    ],
+static LOG_RECORD: Shape = item(singular(
+    shape(
+        "LogRecord",
+        &[
+            (1, F64),
+            (2, Varint),
+            (3, Text),
+            (5, M(&ANY_VALUE)),
+            (6, M(&KEY_VALUE)),
+            (7, Varint),
+            (8, F32),
+            (9, Bytes),
+            (10, Bytes),
+            (11, F64),
+            (12, Text),
+        ],
+    ),
+    5,
 ));
 
 // opentelemetry.proto.trace.v1
@@ -297,3 +327,69 @@ static SUMMARY_POINT: Shape = item(shape(
 ));
 static QUANTILE: Shape = shape("ValueAtQuantile", &[(1, F64), (2, F64)]);
 static EXEMPLAR: Shape = shape("Exemplar", &[(2, F64), (3, F64), (4, Bytes), (5, Bytes), (6, F64), (7, M(&KEY_VALUE))]);
+
+/// A log record in which every singular field is there once, merged as protobuf says. Slow; for what no encoder writes.
+pub(crate) fn merged_log_record(bytes: &[u8]) -> Result<Vec<u8>, Fault> {
+    merged(bytes, &LOG_RECORD, NESTING_MAX)
+}
+
+/// The same for a resource.
+pub(crate) fn merged_resource(bytes: &[u8]) -> Result<Vec<u8>, Fault> {
+    merged(bytes, &RESOURCE, NESTING_MAX)
+}
+
+/// The same for an instrumentation scope.
+pub(crate) fn merged_scope(bytes: &[u8]) -> Result<Vec<u8>, Fault> {
+    merged(bytes, &SCOPE, NESTING_MAX)
+}
+
+/// Copies a message and merges what appears twice: encodings of one message laid end to end are that message merged.
+///
+/// Of a oneof only what came last stays, together with the run of the same variant before it.
+fn merged(bytes: &[u8], shape: &'static Shape, levels: u32) -> Result<Vec<u8>, Fault> {
+    let levels = levels.checked_sub(1).ok_or(Fault::Depth)?;
+    let mut fields = Vec::new();
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let whole = rest;
+        let (number, wire) = wire::key(&mut rest)?;
+        let content = if wire == LEN {
+            wire::bytes(&mut rest)?
+        } else {
+            wire::skip(&mut rest, number, wire, levels + 1)?;
+            &[][..]
+        };
+        fields.push((number, wire, content, &whole[..whole.len() - rest.len()]));
+    }
+    if shape.choice {
+        fields.retain(|f| shape.knows(f.0));
+        let last = fields.last().map_or(0, |f| f.0);
+        let run = match shape.singular >> last & 1 {
+            1 => fields.iter().rposition(|f| f.0 != last).map_or(0, |i| i + 1),
+            _ => fields.len().saturating_sub(1),
+        };
+        fields.drain(..run);
+    }
+    let mut out = Vec::with_capacity(bytes.len());
+    for (i, &(number, wire, content, whole)) in fields.iter().enumerate() {
+        let Some(Type::Message(inner)) = shape.fields.get(number as usize) else {
+            out.extend_from_slice(whole);
+            continue;
+        };
+        if wire != LEN {
+            return Err(Fault::Type);
+        }
+        let content = match shape.singular >> number & 1 {
+            0 => merged(content, inner, levels)?,
+            _ if fields[..i].iter().any(|f| f.0 == number) => continue,
+            _ => {
+                let same = fields[i..].iter().filter(|f| f.0 == number).map(|f| f.2);
+                merged(&same.collect::<Vec<_>>().concat(), inner, levels)?
+            }
+        };
+        wire::put_varint(&mut out, u64::from(number << 3 | u32::from(LEN)));
+        wire::put_varint(&mut out, content.len() as u64);
+        out.extend_from_slice(&content);
+    }
+    Ok(out)
+}
