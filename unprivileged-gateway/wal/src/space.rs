@@ -114,7 +114,7 @@ impl Space {
     }
 
     /// Bytes this log may use now: its guarantee, what it has of the shared part, and what is free of it.
-    pub(crate) fn capacity(&self, log: &str) -> u64 {
+    pub fn capacity(&self, log: &str) -> u64 {
         let over = |p: &Part| p.used.load(Relaxed).saturating_sub(p.guarantee);
         let taken: u64 = self.parts.iter().map(over).sum();
         self.part(log).map_or(0, |p| p.guarantee + over(p) + self.shared.saturating_sub(taken))

@@ -12,7 +12,6 @@ mod expand;
 mod finding;
 mod later;
 mod load;
-mod mask;
 mod nearness;
 mod print;
 pub mod reach;

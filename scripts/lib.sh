@@ -1,0 +1,38 @@
+# Shared by run.sh, test.sh and bench.sh. Installs by package name only, and says what it installs and why.
+# shellcheck shell=bash
+say() { printf '\n== %s\n' "$*"; }
+fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+# need COMMAND PACKAGE WHY: Debian's PACKAGE when COMMAND is missing. Returns 1 when it cannot be had.
+need() {
+    command -v "$1" >/dev/null 2>&1 && return 0
+    if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then
+        printf 'missing: %s (Debian package %s), needed for %s\n' "$1" "$2" "$3"
+        return 1
+    fi
+    if [ -z "${APT_UPDATED:-}" ]; then
+        apt-get update -qq >/dev/null 2>&1 || true
+        APT_UPDATED=1
+    fi
+    printf 'installing %s for %s\n' "$2" "$3"
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$2" >/dev/null 2>&1 || true
+    command -v "$1" >/dev/null 2>&1
+}
+
+# The compiler, and the C compiler that two crates (ring, zstd-sys) call.
+need_build_tools() {
+    [ -x "$HOME/.cargo/bin/cargo" ] && PATH="$HOME/.cargo/bin:$PATH"
+    command -v cargo >/dev/null 2>&1 || fail "cargo is missing: install Rust 1.95 or newer (rustup, or your distribution), then run this again"
+    need cc gcc "compiling ring and zstd" || fail "no C compiler: apt-get install gcc"
+}
+
+# Where cargo builds. CI keeps it outside the clone, so that dependencies are compiled once for many clones.
+target_dir() {
+    if [ -n "${CARGO_TARGET_DIR:-}" ]; then
+        printf '%s' "$CARGO_TARGET_DIR"
+    elif [ "${CI:-}" = true ]; then
+        printf '%s/bulkhead/target' "${XDG_CACHE_HOME:-$HOME/.cache}"
+    else
+        printf '%s/target' "$ROOT"
+    fi
+}

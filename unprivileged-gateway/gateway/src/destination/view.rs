@@ -1,0 +1,134 @@
+//! The local view as a destination: one reader a signal that never fails, never waits and never holds back deletion.
+//!
+//! After a start it goes back to where its window begins, however far its cursor was: the page shows the last minutes again.
+//! Image: turning a book back to the page that was open fifteen minutes ago; the place is found by halving, not by leafing.
+
+use crate::config::{Config, LocalView};
+use crate::destination::pass::{Belt, Counts};
+use crate::destination::run::BATCH_BYTES;
+use crate::seam::Signal;
+use crate::store::{Ledger, Store, VIEW, now_ns};
+use crate::view::View;
+use model::envelope::{self, Kind};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::watch;
+use wal::{DestinationId, Frame, Log, Why};
+
+/// Silence clears the window too.
+const EXPIRE_EVERY: Duration = Duration::from_secs(5);
+/// How much is read to learn the time at one place of the log. Unit: bytes.
+const PROBE_BYTES: usize = 64 << 10;
+
+/// Starts a reader for each signal that the view shows. Errors: a refused thread.
+pub fn start(
+    config: &Config,
+    store: &Store,
+    view: &View,
+    stop: &watch::Receiver<bool>,
+) -> std::io::Result<Vec<JoinHandle<()>>> {
+    let Some(settings) = &config.local_view else { return Ok(Vec::new()) };
+    let id = DestinationId::new(VIEW.0, VIEW.1);
+    let mut threads = Vec::new();
+    for signal in [Signal::Logs, Signal::Traces] {
+        let Some(served) = store.log(signal) else { continue };
+        let Some(ledger) = served.ledgers.get(&id) else { continue };
+        let feed = Feed {
+            log: served.log.clone(),
+            rounds: served.committer.rounds(),
+            ledger: ledger.clone(),
+            view: view.clone(),
+            stop: stop.clone(),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let settings = settings.clone();
+        let name = format!("view/{signal}");
+        threads.push(std::thread::Builder::new().name(name).spawn(move || runtime.block_on(feed.run(settings)))?);
+    }
+    Ok(threads)
+}
+
+struct Feed {
+    log: Log,
+    rounds: watch::Receiver<u64>,
+    ledger: Arc<Ledger>,
+    view: View,
+    stop: watch::Receiver<bool>,
+}
+
+impl Feed {
+    async fn run(mut self, settings: LocalView) {
+        let cursor = self.log.cursor(&self.ledger.id).map_or(0, |c| c.seq);
+        let window = u64::try_from(settings.window.as_nanos()).unwrap_or(u64::MAX);
+        let from = first_since(&self.log, now_ns().saturating_sub(window)).min(cursor);
+        let mut reader = self.log.reader(from);
+        let mut belt = Belt::default();
+        while !*self.stop.borrow() {
+            match reader.read(BATCH_BYTES) {
+                Ok(batch) if batch.frames.is_empty() && batch.skipped.is_empty() => self.wait().await,
+                Ok(batch) => {
+                    for gap in batch.skipped.iter().filter(|gap| gap.from >= cursor) {
+                        let id = belt.place(gap.to, gap.items);
+                        // Segments that went because room was needed are passed unseen: the view yields, nothing is damaged.
+                        let damaged = if gap.why == Why::Damaged { gap.items } else { 0 };
+                        belt.finish(id, Counts::damaged(damaged));
+                    }
+                    batch.frames.iter().for_each(|frame| self.show(frame));
+                    // What lies below the cursor was counted before the restart.
+                    let new = batch.frames.iter().filter(|f| f.seq >= cursor);
+                    if let Some(last) = batch.frames.last().filter(|f| f.seq >= cursor) {
+                        let id = belt.place(last.seq + 1, new.map(|f| u64::from(f.items)).sum());
+                        belt.finish(id, Counts::default());
+                    }
+                    if let Some(step) = belt.step() {
+                        self.ledger.pass(&self.log, &step);
+                    }
+                    self.ledger.succeeded();
+                }
+                Err(e) => {
+                    tracing::warn!(error = %e, "the local view cannot read the log; trying again");
+                    tokio::select! { _ = self.stop.changed() => {} () = tokio::time::sleep(Duration::from_secs(1)) => {} }
+                }
+            }
+        }
+    }
+
+    fn show(&self, frame: &Frame) {
+        let shown = match envelope::open(&frame.payload) {
+            Ok((Kind::OtlpLogs, sidecar, raw)) => self.view.logs(frame.seq, &sidecar, raw),
+            Ok((Kind::OtlpTraces, sidecar, raw)) => self.view.traces(frame.seq, &sidecar, raw),
+            Ok(_) => return,
+            Err(e) => return tracing::warn!(seq = frame.seq, error = %e, "left out of the local view"),
+        };
+        if let Err(e) = shown {
+            tracing::warn!(error = %e, "left out of the local view");
+        }
+    }
+
+    async fn wait(&mut self) {
+        self.ledger.idle();
+        tokio::select! {
+            _ = self.stop.changed() => {}
+            _ = self.rounds.changed() => {}
+            () = tokio::time::sleep(EXPIRE_EVERY) => self.view.expire(now_ns()),
+        }
+    }
+}
+
+/// The first held frame that was appended at or after `since` (unix ns), found by halving: times grow with seqs, give or take a clock
+/// that was set back, in which case the window begins a little early or late.
+fn first_since(log: &Log, since: u64) -> u64 {
+    let stats = log.stats();
+    let (mut low, mut high) = (stats.oldest_seq, stats.synced_seq);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let found =
+            log.reader(middle).read(PROBE_BYTES).ok().and_then(|b| b.frames.first().map(|f| (f.seq, f.appended_at)));
+        match found {
+            Some((seq, at)) if at < since => low = seq.max(middle) + 1,
+            Some(_) | None => high = middle,
+        }
+    }
+    low
+}
