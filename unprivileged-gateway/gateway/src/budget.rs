@@ -325,3 +325,141 @@ impl Drop for Place {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+    use tokio::time::timeout;
+
+    const MIB: u64 = 1 << 20;
+    const LONG: Duration = Duration::from_secs(60);
+    const SHORT: Duration = Duration::from_millis(20);
+
+    #[tokio::test]
+    async fn one_request_may_borrow_free_budget_and_a_second_waits_for_it() -> Result<(), Short> {
+        let budget = Budget::new(64 * MIB);
+        let _first = budget.take(Share::Ingest, 15 * MIB, SHORT).await?;
+        let borrower = budget.take(Share::Ingest, 20 * MIB, SHORT).await?;
+        let second = budget.take(Share::Ingest, 2 * MIB, SHORT).await;
+        assert!(matches!(second, Err(Short::Busy { .. })));
+        let _others = budget.take(Share::Scrape, 5 * MIB, SHORT).await?;
+        assert_eq!((budget.used(), budget.used_by(Share::Ingest)), (40 * MIB, 35 * MIB));
+        drop(borrower);
+        let _second = budget.take(Share::Ingest, 2 * MIB, SHORT).await?;
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn what_can_never_fit_is_said_at_once() {
+        let budget = Budget::new(MIB);
+        let never = timeout(SHORT, budget.take(Share::Ingest, 2 * MIB, LONG)).await;
+        assert!(matches!(never, Ok(Err(Short::Never { .. }))));
+    }
+
+    #[tokio::test]
+    async fn a_waiting_ask_is_served_when_bytes_come_back() -> Result<(), Short> {
+        let budget = Budget::new(8 * MIB);
+        let mut holder = budget.take(Share::Ingest, 8 * MIB, SHORT).await?;
+        let mut waiting = pin!(budget.take(Share::Commit, MIB, LONG));
+        assert!(timeout(SHORT, waiting.as_mut()).await.is_err());
+        holder.shrink_to(7 * MIB);
+        assert_eq!(waiting.await?.bytes(), MIB);
+        assert_eq!(budget.used(), 7 * MIB);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_may_be_cancelled_before_and_after_the_grant() -> Result<(), Short> {
+        let budget = Budget::new(8 * MIB);
+        let holder = budget.take(Share::Ingest, 8 * MIB, SHORT).await?;
+        {
+            let mut before = pin!(budget.take(Share::Ingest, MIB, LONG));
+            assert!(timeout(SHORT, before.as_mut()).await.is_err());
+        }
+        let mut after = Box::pin(budget.take(Share::Ingest, MIB, LONG));
+        assert!(timeout(SHORT, after.as_mut()).await.is_err());
+        drop(holder); // grants, but the one who waits is never polled again
+        assert_eq!(budget.used(), MIB);
+        drop(after);
+        assert_eq!(budget.used(), 0);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn two_half_read_requests_cannot_wait_for_each_other_for_ever() -> Result<(), Short> {
+        let budget = Budget::new(8 * MIB);
+        let mut left = budget.take(Share::Ingest, 2 * MIB, SHORT).await?;
+        let mut right = budget.take(Share::Ingest, 4 * MIB, SHORT).await?;
+        let (left, right) = tokio::join!(left.grow(4 * MIB, SHORT), right.grow(4 * MIB, SHORT));
+        assert!(left.is_err() && right.is_err(), "both are refused in time: {left:?} {right:?}");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_half_read_request_goes_before_a_new_one() -> Result<(), Short> {
+        let budget = Budget::new(8 * MIB);
+        let blocker = budget.take(Share::ReadAhead, 5 * MIB, SHORT).await?;
+        let mut half = budget.take(Share::Ingest, 2 * MIB, SHORT).await?;
+        let mut new = pin!(budget.take(Share::Ingest, 2 * MIB, LONG));
+        assert!(timeout(SHORT, new.as_mut()).await.is_err());
+        {
+            let mut growing = pin!(half.grow(4 * MIB, LONG));
+            assert!(timeout(SHORT, growing.as_mut()).await.is_err());
+            drop(blocker);
+            growing.await?;
+        }
+        assert!(timeout(SHORT, new.as_mut()).await.is_err(), "there is one borrower");
+        drop(half);
+        new.await?;
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn random_use_stays_within_the_limit_and_ends_at_zero() {
+        let budget = Budget::new(10_000);
+        let mut tasks = tokio::task::JoinSet::new();
+        for seed in 0..40 {
+            let budget = budget.clone();
+            tasks.spawn(async move {
+                let mut random = fastrand::Rng::with_seed(seed);
+                for _ in 0..50 {
+                    let share = Share::ALL[random.usize(..Share::ALL.len())];
+                    let mut permit = budget.permit(share);
+                    for _ in 0..random.usize(..4) {
+                        let patience = Duration::from_micros(random.u64(..300));
+                        let _ = permit.grow(random.u64(..3000), patience).await;
+                        assert!(budget.used() <= budget.limit());
+                        if random.bool() {
+                            permit.shrink_to(random.u64(..2000));
+                        }
+                        tokio::task::yield_now().await;
+                    }
+                }
+            });
+        }
+        while let Some(done) = tasks.join_next().await {
+            assert!(done.is_ok());
+        }
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_gate_closes_at_the_limit_and_wakes_who_waits() -> Result<(), Short> {
+        let budget = Budget::new(8 * MIB);
+        let mut reader = budget.permit(Share::Ingest);
+        let holder = budget.take(Share::ReadAhead, 8 * MIB, SHORT).await?;
+        let mut gate = pin!(std::future::poll_fn(|context| match reader.gate_is_open(context) {
+            true => std::task::Poll::Ready(()),
+            false => std::task::Poll::Pending,
+        }));
+        assert!(timeout(SHORT, gate.as_mut()).await.is_err());
+        drop(holder);
+        assert!(timeout(LONG, gate.as_mut()).await.is_ok());
+        reader.owe(9 * MIB);
+        assert_eq!(budget.used(), 9 * MIB);
+        drop(reader);
+        assert_eq!(budget.used(), 0);
+        Ok(())
+    }
+}

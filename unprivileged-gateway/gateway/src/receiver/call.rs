@@ -11,6 +11,7 @@ use crate::budget::Budget;
 use crate::seam::{Intake, Offered, Signal, Source};
 use bytes::Bytes;
 use model::envelope::{Kind, Sidecar};
+use model::otlp::{Request, check};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -70,7 +71,7 @@ impl<I: Intake> Shared<I> {
         bytes: Bytes,
         mut meter: Meter,
     ) -> Result<(), Fault> {
-        let items = super::verdict::count(signal, &bytes)?;
+        let (kind, items) = judge(signal, &bytes)?;
         if items == 0 {
             return Ok(()); // nothing to keep: fine at once, as other receivers say it
         }
@@ -78,7 +79,7 @@ impl<I: Intake> Shared<I> {
         meter.shrink_to(length);
         let received_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
         let sidecar = Sidecar { received_at, peer: peer.to_canonical().to_string(), enrichment: Vec::new() };
-        let offered = Offered { signal, kind: kind(signal), items, sidecar, body: vec![bytes], source };
+        let offered = Offered { signal, kind, items, sidecar, body: vec![bytes], source };
         match self.intake.accept(offered).await {
             Ok(()) => {
                 self.counters.accepted(source, signal, items, length);
@@ -89,11 +90,14 @@ impl<I: Intake> Shared<I> {
     }
 }
 
-fn kind(signal: Signal) -> Kind {
-    match signal {
-        Signal::Logs => Kind::OtlpLogs,
-        Signal::Traces => Kind::OtlpTraces,
-        Signal::Metrics => Kind::OtlpMetrics,
-        Signal::Profiles => Kind::Pprof,
-    }
+/// Is this an export request of its signal, and how many records does it hold?
+fn judge(signal: Signal, bytes: &[u8]) -> Result<(Kind, u32), Fault> {
+    let (kind, request) = match signal {
+        Signal::Logs => (Kind::OtlpLogs, Request::Logs),
+        Signal::Traces => (Kind::OtlpTraces, Request::Traces),
+        Signal::Metrics => (Kind::OtlpMetrics, Request::Metrics),
+        Signal::Profiles => return Err(Fault::Unserved("profiles are not taken here".into())),
+    };
+    let counts = check(request, bytes).map_err(|error| Fault::Malformed(format!("not an OTLP request: {error}")))?;
+    Ok((kind, counts.items))
 }

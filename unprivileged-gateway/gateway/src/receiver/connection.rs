@@ -7,7 +7,7 @@
 
 use super::call::{HEADER_BYTES_MAX, Shared};
 use super::watch::{Watch, Watched};
-use super::{grpc, http};
+use super::{grpc, http, preface};
 use crate::seam::{Intake, Source};
 use crate::tls;
 use ::http::{HeaderValue, Request, header};
@@ -36,7 +36,7 @@ pub(super) const CONNECTIONS_PER_PEER_MAX: usize = 256;
 pub(super) const STREAMS_MAX: u32 = 128;
 /// Largest HTTP/2 frame, in bytes: one frame a request instead of ten was worth 45 % of the peak.
 pub(super) const FRAME_BYTES_MAX: u32 = 1 << 20;
-/// Longest time for a TLS handshake.
+/// Longest time for a TLS handshake, and for the first bytes of HTTP/2.
 pub(super) const HANDSHAKE: Duration = Duration::from_secs(5);
 /// Longest time an HTTP/1.1 connection may be idle between two requests.
 pub(super) const HTTP_IDLE: Duration = Duration::from_secs(75);
@@ -75,12 +75,16 @@ impl Lobby {
         })
     }
 
+    pub(super) fn places(&self) -> Arc<Semaphore> {
+        self.places.clone()
+    }
+
     fn peers(&self) -> std::sync::MutexGuard<'_, HashMap<IpAddr, usize>> {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A place for a connection from `peer`, with a quarter of the windows that are left; `None` if it has too many already.
-    fn enter(self: &Arc<Lobby>, peer: IpAddr, place: OwnedSemaphorePermit) -> Option<Guest> {
+    pub(super) fn enter(self: &Arc<Lobby>, peer: IpAddr, place: OwnedSemaphorePermit) -> Option<Guest> {
         let mut peers = self.peers();
         let open = peers.entry(peer).or_insert(0);
         if *open >= CONNECTIONS_PER_PEER_MAX && !peer.is_loopback() {
@@ -88,25 +92,33 @@ impl Lobby {
         }
         *open += 1;
         drop(peers);
-        let mut room = ROOM_MIN;
+        let (mut room, mut borrowed) = (ROOM_MIN, 0);
         let _ = self.rooms.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| {
-            room = (free / 4).clamp(ROOM_MIN, ROOM_MAX);
-            Some(free.saturating_sub(room))
+            // The least is given even when the pool is empty; then nothing is taken from it, and nothing comes back.
+            (room, borrowed) = match (free / 4).min(ROOM_MAX) {
+                part @ ROOM_MIN.. => (part, part),
+                _ => (ROOM_MIN, 0),
+            };
+            Some(free - borrowed)
         });
-        // The floor is given even when the pool is empty, and then nothing must come back to it.
-        let borrowed = if room > ROOM_MIN { room } else { 0 };
         Some(Guest { lobby: self.clone(), peer, room, borrowed, _place: place })
     }
 }
 
 /// One connection inside; leaves everything behind when dropped.
-struct Guest {
+pub(super) struct Guest {
     lobby: Arc<Lobby>,
     peer: IpAddr,
     /// Bytes that this connection may hold unread.
     room: u64,
     borrowed: u64,
     _place: OwnedSemaphorePermit,
+}
+
+impl Guest {
+    pub(super) fn room(&self) -> u64 {
+        self.room
+    }
 }
 
 impl Drop for Guest {
@@ -157,7 +169,7 @@ pub(super) async fn serve<I: Intake>(
 async fn accept(listener: &TcpListener, lobby: &Arc<Lobby>) -> Option<(TcpStream, Guest)> {
     loop {
         // At the cap nothing is accepted: newcomers wait in the kernel's queue until someone leaves.
-        let place = lobby.places.clone().acquire_owned().await.ok()?;
+        let place = lobby.places().acquire_owned().await.ok()?;
         match listener.accept().await {
             Ok((socket, peer)) => {
                 let _ = socket.set_nodelay(true);
@@ -234,7 +246,10 @@ async fn speak_http2<I: Intake, S>(stream: S, guest: Guest, shared: &Arc<Shared<
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (peer, window) = (guest.peer, guest.room as u32);
+    let Ok(Some(stream)) = timeout(HANDSHAKE, preface::expect(stream)).await else {
+        return shared.counters.turned_away(Source::OtlpGrpc, "handshake");
+    };
+    let (peer, window) = (guest.peer, guest.room() as u32);
     let calls = shared.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let shared = calls.clone();
@@ -286,7 +301,7 @@ where
         .header_read_timeout(HTTP_IDLE)
         .max_headers(HEADERS_MAX)
         .max_header_size(HEADER_BYTES_MAX)
-        .max_buf_size((guest.room as usize).min(HTTP_ROOM_MAX));
+        .max_buf_size((guest.room() as usize).min(HTTP_ROOM_MAX));
     let mut connection = pin!(builder.serve_connection(io, service));
     tokio::select! {
         _ = connection.as_mut() => return,

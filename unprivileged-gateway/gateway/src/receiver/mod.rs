@@ -16,7 +16,7 @@ mod grpc;
 mod http;
 mod inflate;
 mod json;
-mod verdict;
+mod preface;
 mod watch;
 
 #[cfg(test)]

@@ -282,7 +282,7 @@ impl ValueVisitor<'_> {
             };
         }
         match self.field.kind {
-            Type::Enum(_) => {
+            Type::Int32 | Type::Enum(_) => {
                 let value = fit!(i32);
                 self.varint(i64::from(value) as u64);
             }
@@ -449,3 +449,6 @@ fn base64(text: &str) -> Option<Vec<u8>> {
     }
     Some(bytes)
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,7 @@ pub(super) enum Type {
     /// Hex of exactly so many bytes, or empty: trace and span ids (OTLP's exception to the JSON mapping of protobuf).
     Id(usize),
     Bool,
+    Int32,
     Int64,
     Uint32,
     Uint64,
@@ -124,10 +125,11 @@ messages! {
         explicit("arrayValue", 5, Type::Message(&ARRAY_VALUE)),
         explicit("kvlistValue", 6, Type::Message(&KEY_VALUE_LIST)),
         explicit("bytesValue", 7, Type::Base64),
+        explicit("stringValueStrindex", 8, Type::Int32),
     ];
     ARRAY_VALUE = [many("values", 1, Type::Message(&ANY_VALUE))];
     KEY_VALUE_LIST = [many("values", 1, Type::Message(&KEY_VALUE))];
-    KEY_VALUE = [one("key", 1, Type::Text), one("value", 2, Type::Message(&ANY_VALUE))];
+    KEY_VALUE = [one("key", 1, Type::Text), one("value", 2, Type::Message(&ANY_VALUE)), one("keyStrindex", 3, Type::Int32)];
     INSTRUMENTATION_SCOPE = [
         one("name", 1, Type::Text),
         one("version", 2, Type::Text),

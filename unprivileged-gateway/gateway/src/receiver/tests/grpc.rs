@@ -153,7 +153,7 @@ pub(super) async fn raw(
     headers: &[(&str, &str)],
     body: impl Into<Bytes>,
 ) -> Result<(u16, HeaderMap), Box<dyn std::error::Error + Send + Sync>> {
-    let socket = TcpStream::connect(to).await?;
+    let socket = dial(to).await?;
     let executor = hyper_util::rt::TokioExecutor::new();
     let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, TokioIo::new(socket)).await?;
     let driver = tokio::spawn(connection);
@@ -187,7 +187,9 @@ async fn broken_framing_is_a_status_and_not_a_closed_connection() -> Outcome {
     let doors = open_doors();
     let whole = logs(2, 10).encode_to_vec();
     let gzip_named = [("grpc-encoding", "gzip")];
-    let cases: [(&[(&str, &str)], Vec<u8>, u16); 13] = [
+    /// Headers, body, gRPC status.
+    type Case<'a> = (&'a [(&'a str, &'a str)], Vec<u8>, u16);
+    let cases: [Case<'_>; 13] = [
         (&[], framed(0, &whole), 0),
         (&[], Vec::new(), 3),
         (&[], vec![0, 0, 0], 3),

@@ -77,7 +77,7 @@ async fn a_chunked_body_is_taken_like_any_other() -> Outcome {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let doors = open_doors();
     let body = gzip(&logs(50, 100).encode_to_vec());
-    let mut socket = TcpStream::connect(doors.http).await?;
+    let mut socket = dial(doors.http).await?;
     let head = "POST /v1/logs HTTP/1.1\r\nhost: a\r\ncontent-type: application/x-protobuf\r\n\
                 content-encoding: gzip\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n";
     socket.write_all(head.as_bytes()).await?;

@@ -1,7 +1,11 @@
 //! The doors against real sockets on loopback, with a fake intake behind them.
 
 mod grpc;
+mod hostile;
 mod http;
+mod lifetime;
+mod pressure;
+mod tls;
 
 use super::counters::{Answered, Counters};
 use super::*;
@@ -212,12 +216,19 @@ pub(super) fn traces(spans: usize) -> ExportTraceServiceRequest {
     ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { scope_spans: scopes, ..Default::default() }] }
 }
 
+/// A connection that sends at once what it is given.
+pub(super) async fn dial(to: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = TcpStream::connect(to).await?;
+    socket.set_nodelay(true)?;
+    Ok(socket)
+}
+
 /// One HTTP/1.1 request on a connection of its own.
 pub(super) async fn send(
     to: SocketAddr,
     request: Request<Full<Bytes>>,
 ) -> Result<(StatusCode, HeaderMap, Bytes), Box<dyn std::error::Error + Send + Sync>> {
-    let socket = TcpStream::connect(to).await?;
+    let socket = dial(to).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
     tokio::spawn(connection);
     read(sender.send_request(request).await?).await
