@@ -498,6 +498,38 @@ mod tests {
         assert_eq!(shown, [(Layer::Flag, "--storage"), (Layer::Flag, "--set")]);
     }
 
+    /// The parser reads the process's variables, so this runs itself again with some set.
+    #[test]
+    fn variables_become_the_layer_below_flags() {
+        const NAME: &str = "cli::tests::variables_become_the_layer_below_flags";
+        if std::env::var_os("BULKHEAD_OTLP_GRPC").is_none() {
+            let again = std::env::current_exe().map(|program| {
+                let variables = [
+                    ("BULKHEAD_CONFIG", "env.yaml"),
+                    ("BULKHEAD_OTLP_GRPC", "127.0.0.1:1"),
+                    ("BULKHEAD_HTTP", "127.0.0.1:2"),
+                    ("BULKHEAD_SET", "storage.max=1GiB\nnode.name=x\n"),
+                    ("BULKHEAD_LOG_FORMAT", "json"),
+                ];
+                std::process::Command::new(program).args(["--exact", NAME, "--nocapture"]).envs(variables).output()
+            });
+            let output = again.and_then(|output| output).map(|output| (output.status.success(), output.stdout));
+            assert!(output.as_ref().is_ok_and(|(success, _)| *success), "{output:?}");
+            return;
+        }
+        let Ok(Invocation::Run { request, log_format }) = parsed("--http 127.0.0.1:3") else {
+            panic!("not understood")
+        };
+        assert_eq!((request.files, log_format), (vec![PathBuf::from("env.yaml")], LogFormat::Json));
+        let shown: Vec<_> = request.overrides.iter().map(|given| (given.layer, given.name.as_str())).collect();
+        let (env, flag) = (Layer::Env, Layer::Flag);
+        let expected = [(env, "BULKHEAD_OTLP_GRPC"), (env, "BULKHEAD_SET"), (env, "BULKHEAD_SET"), (flag, "--http")];
+        assert_eq!(shown, expected);
+        // `--set` replaces the variable's settings rather than adding to them; other flags leave them alone.
+        let Ok(Invocation::Run { request, .. }) = parsed("--set a.b=c") else { panic!("not understood") };
+        assert_eq!(request.overrides.iter().filter(|given| given.name.contains("SET")).count(), 0);
+    }
+
     #[test]
     fn a_misspelt_variable_is_named_and_a_foreign_one_is_not() {
         let names =

@@ -4,7 +4,7 @@
 //! Whether anybody lives there is `reach`'s question. Weakness: limits of a backend are believed as they are written.
 
 use super::check::Judge;
-use super::finding::secret_like;
+use super::mask::{safe_key, secret_like};
 use super::walk::join;
 use super::{Common, Loki, OtlpOut, OutTls, Protocol, SecretSource, Send};
 use http::{HeaderName, HeaderValue, Uri};
@@ -99,7 +99,7 @@ fn header(judge: &mut Judge<'_>, path: &str, name: &str, value: &SecretSource, h
     let at = join(path, name);
     let lower = name.to_ascii_lowercase();
     if HeaderName::from_bytes(name.as_bytes()).is_err() {
-        judge.error(&at, format!("`{name}` cannot be the name of a header"), "use letters, digits and `-`");
+        judge.error(&at, format!("`{}` cannot be the name of a header", safe_key(name)), "use letters, digits and `-`");
     } else if OWN_HEADERS.contains(&lower.as_str()) {
         judge.error(&at, format!("the header `{name}` is written by the destination itself"), "remove it");
     } else if lower == "authorization" && has_credentials {

@@ -166,7 +166,7 @@ impl Loading<'_> {
             self.partial = true;
             return None;
         };
-        hide_secrets(&node, Some(shape::root()), &mut self.sources);
+        hide_secrets(&node, Some(shape::root()), "", &mut self.sources);
         self.sources.understand(source);
         let surroundings = self.surroundings;
         expand(&mut node, &|name| surroundings.variable(name), &mut self.findings);
@@ -181,7 +181,10 @@ impl Loading<'_> {
         let width = text.lines().next().map_or(0, |line| line.chars().count());
         let whole = Place { source, line: 1, column: 0, end_line: 1, end_column: width };
         match &given.value {
-            Given::At(path, text) => Some(nest(path, Node::plain(text, whole), whole)),
+            Given::At(path, text) => {
+                self.sources.understand(source);
+                Some(nest(path, Node::plain(text, whole), whole))
+            }
             Given::Set(text) => {
                 let Some((path, value)) = text.split_once('=').filter(|(path, _)| well_formed(path)) else {
                     let finding = Finding::error("", Some(whole), format!("{} takes PATH=VALUE", given.name));
@@ -234,6 +237,7 @@ impl Loading<'_> {
 
     fn default(&mut self, tree: &mut Node, path: &[&str], text: &str, because: &str) {
         let source = self.sources.add(Source::new(Layer::Default, because, text));
+        self.sources.understand(source);
         let place = Place { source, line: 1, column: 0, end_line: 1, end_column: text.chars().count() };
         tree.put_if_absent(path, Node::plain(text, place));
     }

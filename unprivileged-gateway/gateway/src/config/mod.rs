@@ -12,6 +12,7 @@ mod expand;
 mod finding;
 mod later;
 mod load;
+mod mask;
 mod nearness;
 mod print;
 pub mod reach;

@@ -219,6 +219,33 @@ pub(super) fn paths() -> Vec<String> {
     out
 }
 
+/// True for a key whose value is, wherever the key is known, one scalar that is no secret.
+pub(super) fn is_harmless_key(key: &str) -> bool {
+    static HARMLESS: LazyLock<BTreeMap<String, bool>> = LazyLock::new(|| {
+        fn collect(shape: &Shape, out: &mut BTreeMap<String, bool>) {
+            match shape {
+                Shape::Struct { fields, .. } => {
+                    for (key, field) in fields {
+                        let scalar =
+                            matches!(field.shape, Shape::Text(_) | Shape::Word(_) | Shape::Integer(_) | Shape::Bool);
+                        let word_or_map = matches!(field.shape, Shape::Either { .. } | Shape::Struct { .. });
+                        let harmless = (scalar || word_or_map) && !field.shape.is_credential();
+                        out.entry(key.clone()).and_modify(|all| *all &= harmless).or_insert(harmless);
+                        collect(&field.shape, out);
+                    }
+                }
+                Shape::Map(inner) | Shape::List(inner) => collect(inner, out),
+                Shape::Either { map, .. } => collect(map, out),
+                _ => {}
+            }
+        }
+        let mut out = BTreeMap::new();
+        collect(root(), &mut out);
+        out
+    });
+    HARMLESS.get(key).copied().unwrap_or(false)
+}
+
 /// The schema for editors and Helm: what `gateway config schema` prints and `docs/config.schema.json` holds.
 pub fn published() -> Json {
     let mut schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<Config>().to_value();
@@ -243,7 +270,9 @@ fn tidy(schema: &mut Json) {
                     && let Json::Object(only) = options.remove(0)
                 {
                     map.remove("anyOf");
-                    map.extend(only);
+                    only.into_iter().for_each(|(key, value)| {
+                        map.entry(key).or_insert(value);
+                    });
                 }
             }
             if map.get("default").is_some_and(|value| value.is_null() || value == "" || value.is_object()) {

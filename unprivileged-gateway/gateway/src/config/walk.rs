@@ -5,11 +5,12 @@
 //! tainted, so that the checks that follow see a whole configuration and stay silent about what was already said.
 //! Weakness: a stand-in must never be used for more than that; the caller drops the result when there was an error.
 
-use super::finding::{Finding, secret_like};
+use super::finding::Finding;
 use super::later;
+use super::mask::{safe_key, secret_like, word_of};
 use super::nearness::nearest;
 use super::shape::{self, Field, Form, Shape, list_of};
-use super::source::Sources;
+use super::source::{Place, Sources};
 use super::tree::{Entry, Node, Scalar, Value};
 use super::unit::{self, NotAQuantity};
 use serde_json::{Map, Value as Json};
@@ -62,14 +63,14 @@ impl Walk {
                 return Json::Array(items.iter().enumerate().map(one).collect());
             }
             (Value::Scalar(scalar), Shape::Text(_) | Shape::Word(_) | Shape::Integer(_) | Shape::Bool) => {
-                match judge(scalar, shape, path) {
+                match judge(scalar, shape, &safe_key(path)) {
                     Ok(json) => return json,
                     Err(wrong) => {
                         self.findings.push(Finding { path: path.to_owned(), place: Some(node.place), ..*wrong })
                     }
                 }
             }
-            _ => self.findings.push(wrong_kind(node, shape, path)),
+            _ => self.findings.push(wrong_kind(node, shape, &safe_key(path))),
         }
         self.stand_in(shape, path)
     }
@@ -108,7 +109,7 @@ impl Walk {
                 continue;
             }
             if !self.partial && !self.tainted.contains(&join(path, key)) {
-                self.findings.push(missing_key(node, key, &field.shape, path));
+                self.findings.push(missing_key(node, key, &field.shape, &safe_key(path)));
             }
             map.insert(key.clone(), self.stand_in(&field.shape, &join(path, key)));
         }
@@ -123,7 +124,7 @@ impl Walk {
         if given.is_empty() && exactly {
             let meant = keys.iter().any(|key| self.tainted.contains(&join(path, key)));
             let place = Some(node.place);
-            let message = format!("`{path}` needs one of {}", list_of(keys.iter()));
+            let message = format!("`{}` needs one of {}", safe_key(path), list_of(keys.iter()));
             if !meant && !self.partial {
                 self.findings.push(Finding::error(path, place, message).help(format!("add `{}: PATH`", keys[0])));
             }
@@ -278,10 +279,10 @@ fn wrong_kind(node: &Node, shape: &Shape, path: &str) -> Finding {
         return Finding::error(path, Some(node.place), format!("{name} has no value")).help(help);
     }
     let found = match &node.value {
-        Value::Map(_) => "a map".to_owned(),
-        Value::List(_) => "a list".to_owned(),
-        Value::Scalar(scalar) => quote(scalar, shape),
-        Value::Null | Value::Unusable => "nothing".to_owned(),
+        Value::Map(_) => "a map",
+        Value::List(_) => "a list",
+        Value::Scalar(_) => "a text",
+        Value::Null | Value::Unusable => "nothing",
     };
     Finding::error(path, Some(node.place), format!("{name} must be {}, not {found}", shape.describe()))
 }
@@ -310,60 +311,99 @@ fn unknown_key(entry: &Entry, near: Option<&str>, fields: &BTreeMap<String, Fiel
     };
     let hint = near.map(|word| format!("did you mean `{word}`?")).or_else(elsewhere);
     let known = list_of(fields.keys());
-    let finding = Finding::error(full, Some(entry.key_place), format!("unknown key `{}` {place}", entry.key));
+    let finding =
+        Finding::error(full, Some(entry.key_place), format!("unknown key `{}` {place}", safe_key(&entry.key)));
+    if word_of(&entry.key).len() < entry.key.len() {
+        return finding.help("write `key: value`, with a colon and a blank between the two");
+    }
     finding.hint(hint).help(format!("known here: {known}"))
 }
 
-/// Marks every secret of a tree in its source, before anything is shown of it: by shape where the key is known, by the look of
-/// the key or of its nearest known word where it is not.
-pub(super) fn hide_secrets(node: &Node, shape: Option<&Shape>, sources: &mut Sources) {
+/// Marks every secret of a tree in its source, before anything is shown of it: by shape where the key is known, or clearly
+/// meant; elsewhere everything but the values of keys that never hold a secret.
+pub(super) fn hide_secrets(node: &Node, shape: Option<&Shape>, path: &str, sources: &mut Sources) {
     match (&node.value, shape) {
         (Value::Map(entries), Some(Shape::Struct { fields, .. })) => {
-            entries.iter().for_each(|entry| hide_in_struct(entry, fields, sources));
+            entries.iter().for_each(|entry| hide_in_struct(entry, fields, path, sources));
         }
         (Value::Map(entries), Some(Shape::Map(inner))) => {
-            entries.iter().for_each(|entry| hide_secrets(&entry.node, Some(inner), sources));
+            for entry in entries {
+                if inner.is_credential() {
+                    hide_rest_of_key(entry, sources);
+                }
+                hide_secrets(&entry.node, Some(inner), &join(path, "NAME"), sources);
+            }
         }
-        (Value::Map(_), Some(Shape::Either { map, .. })) => hide_secrets(node, Some(map), sources),
+        (Value::List(items), Some(Shape::List(inner))) => {
+            items.iter().for_each(|item| hide_secrets(item, Some(inner), path, sources));
+        }
+        (Value::Map(_), Some(Shape::Either { map, .. })) => hide_secrets(node, Some(map), path, sources),
         (Value::Scalar(text), Some(Shape::Either { scalar, map })) => match &**scalar {
             Shape::Word(words) if nearest(&text.text, words.iter().map(String::as_str)).is_some() => {}
             _ if map.is_credential() || scalar.is_credential() => sources.hide(node.place),
             _ => {}
         },
-        (_, Some(shape)) if shape.is_credential() => hide_below(node, sources),
-        // What is unknown or of the wrong kind is judged by the look of its keys.
+        (Value::Scalar(scalar), Some(Shape::Text(_) | Shape::Word(_) | Shape::Integer(_) | Shape::Bool)) => {
+            // A URL may hold a password.
+            if shape.is_some_and(Shape::is_credential) || scalar.text.contains('@') {
+                sources.hide(node.place);
+            }
+        }
         (Value::Map(entries), _) => {
             for entry in entries {
-                if secret_like(&entry.key) || entry.key.eq_ignore_ascii_case("headers") {
-                    hide_below(&entry.node, sources);
-                } else {
-                    hide_secrets(&entry.node, None, sources);
+                hide_rest_of_key(entry, sources);
+                match (&entry.node.value, shape::is_harmless_key(&entry.key)) {
+                    (Value::Scalar(scalar), true) if !scalar.text.contains('@') => {}
+                    _ => hide_secrets(&entry.node, None, "", sources),
                 }
             }
         }
-        (Value::List(items), _) => items.iter().for_each(|item| hide_secrets(item, None, sources)),
-        // A URL may hold a password.
-        (Value::Scalar(scalar), _) if scalar.text.contains('@') => sources.hide(node.place),
-        (Value::Scalar(_) | Value::Null | Value::Unusable, _) => {}
+        (Value::List(items), _) => items.iter().for_each(|item| hide_secrets(item, None, "", sources)),
+        (Value::Scalar(_), _) => sources.hide(node.place),
+        (Value::Null | Value::Unusable, _) => {}
     }
 }
 
-fn hide_in_struct(entry: &Entry, fields: &BTreeMap<String, Field>, sources: &mut Sources) {
+fn hide_in_struct(entry: &Entry, fields: &BTreeMap<String, Field>, path: &str, sources: &mut Sources) {
+    hide_rest_of_key(entry, sources);
+    let path = join(path, &entry.key);
     let near = || nearest(&entry.key, fields.keys().map(String::as_str)).and_then(|word| fields.get(word));
-    match fields.get(&entry.key) {
-        Some(field) => hide_secrets(&entry.node, Some(&field.shape), sources),
-        None if secret_like(&entry.key) => hide_below(&entry.node, sources),
-        None => match near().filter(|field| field.shape.is_credential()) {
-            Some(_) => hide_below(&entry.node, sources),
-            None => hide_secrets(&entry.node, None, sources),
-        },
+    if later::notice(&path).is_some() {
+        hide_by_look(&entry.node, sources);
+    } else if let Some(field) = fields.get(&entry.key) {
+        hide_secrets(&entry.node, Some(&field.shape), &path, sources);
+    } else if let Some(meant) = near().filter(|_| !secret_like(&entry.key)) {
+        hide_secrets(&entry.node, Some(&meant.shape), &path, sources);
+    } else if !(shape::is_harmless_key(&entry.key) && matches!(entry.node.value, Value::Scalar(_))) {
+        hide_secrets(&entry.node, None, &path, sources);
     }
 }
 
-fn hide_below(node: &Node, sources: &mut Sources) {
+/// A section of a later version: its keys are right, though unknown here, so they are taken at their word.
+fn hide_by_look(node: &Node, sources: &mut Sources) {
     match &node.value {
-        Value::Map(entries) => entries.iter().for_each(|entry| hide_below(&entry.node, sources)),
-        Value::List(items) => items.iter().for_each(|item| hide_below(item, sources)),
-        _ => sources.hide(node.place),
+        Value::Map(entries) => {
+            for entry in entries {
+                if secret_like(&entry.key) || entry.key.eq_ignore_ascii_case("headers") {
+                    hide_secrets(&entry.node, None, "", sources);
+                } else {
+                    hide_by_look(&entry.node, sources);
+                }
+            }
+        }
+        Value::List(items) => items.iter().for_each(|item| hide_by_look(item, sources)),
+        Value::Scalar(scalar) if scalar.text.contains('@') => sources.hide(node.place),
+        Value::Scalar(_) | Value::Null | Value::Unusable => {}
+    }
+}
+
+/// Of a key that is no word the rest may be a value: `bearer x`, `password:x`.
+fn hide_rest_of_key(entry: &Entry, sources: &mut Sources) {
+    let word = word_of(&entry.key);
+    if word.len() < entry.key.len() {
+        let place = entry.key_place;
+        let as_written = place.end_line == place.line && place.end_column - place.column == entry.key.chars().count();
+        let skip = if as_written { word.chars().count() } else { 0 };
+        sources.hide(Place { column: place.column + skip, ..place });
     }
 }
