@@ -20,6 +20,7 @@ pub use snapshot::{
 };
 
 use crate::seam::{Signal, Source};
+pub(crate) use alloy::memory_bytes;
 use destination::lock;
 use prometheus_client::metrics::histogram::Histogram;
 use std::collections::{BTreeMap, VecDeque};
@@ -29,8 +30,20 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 pub(crate) const SOURCES: [Source; 3] = [Source::OtlpGrpc, Source::OtlpHttp, Source::Own];
 
-/// Reasons of refusal that exist at zero from the start. Others may be used; they appear with their first count.
-pub const REFUSAL_REASONS: [&str; 6] = ["full", "closed", "budget", "too_large", "malformed", "draining"];
+/// Reasons of refusal that exist at zero from the start: the log's own, then the doors'. Others appear with their first count.
+pub const REFUSAL_REASONS: [&str; 11] = [
+    "full",
+    "closed",
+    "disk_slow",
+    "malformed",
+    "too_large",
+    "unsupported",
+    "unserved",
+    "auth",
+    "origin",
+    "budget",
+    "slow",
+];
 
 /// Commit durations kept for the percentiles of the status.
 const COMMITS_KEPT: usize = 1024;

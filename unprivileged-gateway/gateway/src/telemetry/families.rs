@@ -10,7 +10,7 @@ use crate::seam::Signal;
 use std::collections::BTreeMap;
 
 /// Kinds of damage that exist at zero from the start.
-const DAMAGE_KINDS: [&str; 2] = ["hole", "torn_tail"];
+const DAMAGE_KINDS: [&str; 2] = ["damaged", "torn_tail"];
 
 pub(super) fn own(telemetry: &Telemetry, snapshot: &StatusSnapshot) -> Vec<Family> {
     let mut families = records_in(telemetry, snapshot);
