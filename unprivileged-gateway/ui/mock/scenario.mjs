@@ -164,6 +164,7 @@ export class Scenario {
     const kept = rows.filter(
       (t) => (!q || `${t.name} ${t.trace_id} ${t.services.join(' ')}`.toLowerCase().includes(q)) && (params.get('status') !== 'error' || t.errors > 0) && t.duration_ms >= Number(params.get('min_ms') ?? 0) && (!params.get('service') || t.services.includes(params.get('service'))),
     );
+    if (params.get('sort') === 'slowest') kept.sort((a, b) => b.duration_ms - a.duration_ms);
     return { covers: { from_ms: now - 840_000, to_ms: now }, total: rows.length, services: SERVICES, traces: kept.slice(0, Number(params.get('limit') ?? 100)) };
   }
 

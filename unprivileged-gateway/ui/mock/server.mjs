@@ -20,7 +20,7 @@ export class Mock {
     this.scenario = new Scenario(scenario);
     this.dist = dist;
     this.auto = auto; // send lines by itself
-    this.silent = false; // accept connections, answer nothing
+    this.mute = false; // no event stream
     this.streams = new Set();
     this.requests = [];
     this.server = createServer((request, response) => void this.answer(request, response));
@@ -41,7 +41,7 @@ export class Mock {
     await new Promise((done) => this.server.close(done));
   }
 
-  /** The gateway dies: streams break, ports stay shut until listen() again. */
+  /** Another scenario, from one second to the next. */
   become(name) {
     this.scenario = new Scenario(name);
     this.tick();
@@ -67,11 +67,11 @@ export class Mock {
   async answer(request, response) {
     const url = new URL(request.url, 'http://127.0.0.1');
     this.requests.push(url.pathname + url.search);
-    if (this.silent) return request.socket.destroy();
     if (!url.pathname.startsWith('/api/')) return this.file(url.pathname === '/' ? '/index.html' : url.pathname, response);
     if (this.scenario.name === 'locked') return json(response, 401, { error: 'a token is needed' });
     const now = Date.now();
     const route = url.pathname.replace('/api/v1/', '');
+    if (route === 'events' && this.mute) return json(response, 503, { error: 'too many streams' });
     if (route === 'events') return this.stream(url.searchParams, request, response);
     if (route === 'status') return json(response, 200, this.scenario.status(now));
     if (route === 'history') return json(response, 200, this.scenario.history(now, Number(url.searchParams.get('window_s') ?? 900)));

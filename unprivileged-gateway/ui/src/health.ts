@@ -46,8 +46,13 @@ export function secondsToFull(status: Status, pace: Pace): number {
 /** What a reader calls a destination: `loki/logs`. */
 export const nameOf = (d: DestinationStatus) => `${d.kind}/${d.name}`;
 
-export function destinationState(d: DestinationStatus, room_s: number): State {
-  if (d.state === 'retrying') return room_s < SOON_S ? 'risk' : 'wait';
+/** Data is refused, or soon will be: the log is high, closed, or full within minutes. */
+export function pressed(status: Status, pace: Pace): boolean {
+  return !['ok', 'warn'].includes(status.storage.state) || pace.refused_rps > 0 || secondsToFull(status, pace) < SOON_S;
+}
+
+export function destinationState(d: DestinationStatus, underPressure: boolean): State {
+  if (d.state === 'retrying') return underPressure ? 'risk' : 'wait';
   if (d.state === 'stopped' || d.state === 'removed') return d.waiting.records > 0 ? 'wait' : 'off';
   if (catchingUp(d)) return 'wait';
   return d.state === 'idle' ? 'off' : 'ok';
@@ -97,7 +102,8 @@ function held(status: Status, pace: Pace): Health | null {
     const [first] = down;
     const error = first?.last_error ? `Last error: ${first.last_error.text}` : '';
     const names = list(down.map(titleOf));
-    if (room < SOON_S) return risk('Nearly full', `The log is full in ${format.dur(room)}.`, `${names} ${down.length > 1 ? 'do' : 'does'} not take data; then senders must keep theirs. Nothing is lost yet. ${error}`);
+    const when = room < SOON_S ? `is full in ${format.dur(room)}` : `stands at ${format.percent(status.storage.bytes / status.storage.max_bytes, 0)}`;
+    if (pressed(status, pace)) return risk('Nearly full', `The log ${when}.`, `${names} ${down.length > 1 ? 'do' : 'does'} not take data; then senders must keep theirs. Nothing is lost yet. ${error}`);
     const word = down.length > 1 ? `${down.length} destinations down, held` : `${names} down, held`;
     return { state: 'wait', word, lead: `${names} ${down.length > 1 ? 'do' : 'does'} not take data.`, detail: `Nothing is lost: records wait on disk. ${room_text}${error}` };
   }

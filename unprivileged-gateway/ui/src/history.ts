@@ -31,13 +31,13 @@ function flowOf(status: Status): Flow {
   return flow;
 }
 
-/** Bytes that wait, each counted once however many destinations still want it: the largest backlog of each signal. */
+/** Bytes that some backend has not got, each counted once however many still want it: the largest backlog of each signal. */
 export function waitingBySignal(status: Status): Map<SignalName, number> {
   const most = new Map<SignalName, number>();
   for (const d of status.destinations) {
-    // A destination of several signals does not say how its bytes divide; they count for its first.
+    // A destination of several signals does not say how its bytes divide; they count for its first. The local view is not waited for.
     const signal = d.signals[0];
-    if (signal) most.set(signal, Math.max(most.get(signal) ?? 0, d.waiting.bytes));
+    if (signal && d.kind !== 'view') most.set(signal, Math.max(most.get(signal) ?? 0, d.waiting.bytes));
   }
   return most;
 }
@@ -57,6 +57,7 @@ export class History {
     const turn = ++this.waits;
     const answer = await ask<HistoryAnswer>('history', { window_s });
     if (turn !== this.waits) return;
+    if (!answer.t0_ms) return this.begin(window_s, this.recent.at(-1)?.at ?? Date.now());
     this.step_s = Math.max(1, answer.step_s);
     this.t0_ms = answer.t0_ms;
     this.series = new Map(Object.entries(answer.series).map(([name, values]) => [name, values.map((v) => v ?? NaN)]));
@@ -90,6 +91,24 @@ export class History {
   at(name: string, ms: number): number {
     const column = Math.floor((ms - this.t0_ms) / (this.step_s * 1000));
     return this.series.get(name)?.[column] ?? NaN;
+  }
+
+  /** Mean of the columns from `ms` on, over `span_ms`: what one point of a chart stands for. NaN where nothing is known. */
+  mean(name: string, ms: number, span_ms: number): number {
+    const list = this.series.get(name);
+    if (!list) return NaN;
+    const step = this.step_s * 1000;
+    const first = Math.floor((ms - this.t0_ms) / step);
+    const count = Math.max(1, Math.round(span_ms / step));
+    let sum = 0;
+    let known = 0;
+    for (let i = Math.max(0, first); i < first + count && i < list.length; i++) {
+      const value = list[i] ?? NaN;
+      if (Number.isNaN(value)) continue;
+      sum += value;
+      known++;
+    }
+    return known ? sum / known : NaN;
   }
 
   last(name: string): number {

@@ -95,6 +95,22 @@ test('counters that go back after a restart give no negative rate', () => {
   assert.equal(history.sourceRate({ name: 'a', signal: 'logs' }, 'accepted'), 20);
 });
 
+test('a gateway that has no history yet gives one that grows from now', async () => {
+  const history = new it.History();
+  globalThis.fetch = async () => ({ ok: true, json: async () => ({ step_s: 1, t0_ms: 0, series: {} }) });
+  history.push({ ...status('well'), now_ms: NOW });
+  await history.load(300);
+  history.push({ ...status('well'), now_ms: NOW + 1000 });
+  assert.ok(Number.isFinite(history.at('in.logs', NOW + 1000)));
+});
+
+test('a point of a chart is the mean of what it stands for, holes left out', () => {
+  const history = new it.History();
+  history.begin(300, NOW);
+  for (const [second, bytes] of [[0, 10], [1, 20], [3, 60]]) history.push({ ...status('first'), now_ms: NOW + second * 1000, storage: { ...status('first').storage, bytes } });
+  assert.equal(history.mean('wal_bytes', NOW, 4000), 30);
+});
+
 test('history keeps no more columns than the window', () => {
   const history = new it.History();
   history.begin(60, NOW);
@@ -138,9 +154,9 @@ test('nanoseconds keep their last digit, and text that is no number is said to b
   assert.ok(Number.isNaN(it.nanosToMs('<b>')));
 });
 
-test('lines are put in order of time even if a timestamp has fewer digits', () => {
-  const line = (ts_ns) => ({ ts_ns });
-  assert.deepEqual(it.ordered([line('10'), line('9'), line('11')]).map((l) => l.ts_ns), ['9', '10', '11']);
+test('lines stand in order of arrival, whatever their own clock says', () => {
+  const line = (id, ts_ns) => ({ id, ts_ns });
+  assert.deepEqual(it.ordered([line('03', '1'), line('02', '9'), line('01', '5')]).map((l) => l.id), ['01', '02', '03']);
 });
 
 test('each line of the printed configuration knows its key', () => {

@@ -21,6 +21,7 @@ export class Stream {
   /** What the gateway said when it refused; empty while all is well. */
   why = '';
   private source: EventSource | null = null;
+  private opened = 0; // ms, when the stream was last opened
   private tail: Query | null = null;
   private silence: ReturnType<typeof setTimeout> | undefined;
   private retry: ReturnType<typeof setTimeout> | undefined;
@@ -53,6 +54,7 @@ export class Stream {
     this.close();
     const source = new EventSource(address('events', this.tail ? { ...this.tail, logs: 1 } : {}));
     this.source = source;
+    this.opened = Date.now();
     this.heard();
     source.addEventListener('status', (event) => {
       this.heard();
@@ -69,8 +71,10 @@ export class Stream {
     this.silence = setTimeout(() => this.fail(), SILENCE_MS);
   }
 
+  /** A stream that breaks as soon as it is opened must not be opened in a circle; the status then comes by asking every RETRY_MS. */
   private fail(): void {
     this.close();
+    if (Date.now() - this.opened < RETRY_MS) return this.later();
     void this.probe();
   }
 

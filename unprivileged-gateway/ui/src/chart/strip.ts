@@ -13,7 +13,8 @@ export interface Series {
   name: string;
   /** Name of a token. */
   color: string;
-  at(ms: number): number;
+  /** Of the stretch of `span_ms` that begins at `ms`. */
+  at(ms: number, span_ms: number): number;
 }
 
 export interface Brush {
@@ -45,6 +46,7 @@ export class Strip {
   readonly canvas: Canvas;
   private points: number[][] = [];
   private bounds: [number, number] = [0, 1];
+  private span_ms = 1000;
   private readonly left: number;
 
   constructor(
@@ -86,11 +88,11 @@ export class Strip {
   private sample(): void {
     const [from, to] = (this.bounds = this.o.time.bounds());
     const columns = Math.max(60, Math.min(240, Math.round((this.canvas.width || 600) / 4)));
-    const step = this.o.column_ms?.() ?? Math.max(1000, (to - from) / columns);
+    const step = (this.span_ms = this.o.column_ms?.() ?? Math.max(1000, (to - from) / columns));
     const series = this.o.series();
     this.points = [];
     const phase = (this.o.phase_ms?.() ?? 0) % step;
-    for (let t = Math.floor((from - phase) / step) * step + phase; t <= to; t += step) this.points.push([t, ...series.map((s) => s.at(t))]);
+    for (let t = Math.floor((from - phase) / step) * step + phase; t <= to; t += step) this.points.push([t, ...series.map((s) => s.at(t, step))]);
   }
 
   private top(): number {
@@ -202,7 +204,7 @@ export class Strip {
     this.o.time.setCross(t);
     if (event.buttons) return;
     const format = this.o.format ?? num;
-    showTip(event.clientX, event.clientY, keyValues([[time(t), ''], ...this.o.series().map((s) => [s.name, format(s.at(t))] as const)]));
+    showTip(event.clientX, event.clientY, keyValues([[time(t), ''], ...this.o.series().map((s) => [s.name, format(s.at(t, this.span_ms))] as const)]));
   }
 }
 

@@ -47,10 +47,13 @@ export class LogList {
   }
 
   append(lines: LogLine[], q: string, skipped: number): void {
-    if (!lines.length) return;
     if (!this.el.querySelector('.lg')) fill(this.el, this.more);
+    // What a reload has already brought is not shown twice.
+    const last = [...this.el.querySelectorAll<HTMLElement>('.lg')].at(-1)?.dataset['id'] ?? '';
+    const fresh = ordered(lines).filter((line) => line.id > last);
+    if (!fresh.length) return;
     if (skipped > 0) this.el.append(h('div.skipped', null, `${format.int(skipped)} lines came faster than they can be shown; a filter narrows, Older lines has them`));
-    this.el.append(...ordered(lines).map((line) => this.row(line, q)));
+    this.el.append(...fresh.map((line) => this.row(line, q)));
     this.trim('first');
     this.toEnd();
   }
@@ -160,10 +163,9 @@ export class LogList {
   }
 }
 
-/** Oldest first, whatever the order of the answer. Timestamps are decimal text: shorter is earlier. */
+/** Oldest arrival first, whatever the order of the answer: text order of ids is order of arrival, which is also what `before` goes by. */
 export function ordered(lines: LogLine[]): LogLine[] {
-  const before = (a: string, b: string) => a.length - b.length || (a < b ? -1 : a > b ? 1 : 0);
-  return [...lines].sort((a, b) => before(a.ts_ns, b.ts_ns));
+  return [...lines].sort((a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0));
 }
 
 function marked(line: string, q: string): Child {

@@ -4,7 +4,7 @@
 // Scrolling up, opening a line or choosing a range pauses the tail: new lines are counted, not shown; the gateway keeps receiving.
 import type { Page, PageContext } from '../app';
 import { ask, type Query } from '../api/client';
-import type { ConfigAnswer, LogsAnswer, LogsEvent } from '../api/types';
+import type { ConfigAnswer, LogLine, LogsAnswer, LogsEvent } from '../api/types';
 import { dress, fill, h, text } from '../dom/element';
 import * as format from '../dom/format';
 import { icon } from '../dom/icon';
@@ -18,6 +18,7 @@ import { LogList } from './list';
 const LINES_MAX = 200; // asked of the gateway at once
 const FACETS_MS = 5_000;
 const TYPING_MS = 200;
+const GATHER_MS = 250;
 
 export const logs: Page = {
   title: 'Logs',
@@ -52,6 +53,9 @@ class LogsPage {
   private following = true;
   private missed = 0;
   private turn = 0;
+  private waiting: LogLine[] = [];
+  private waitingSkipped = 0;
+  private gather: (() => void) | undefined;
   private readonly list: LogList;
   private readonly facets: Facets;
   private readonly chart: Histogram;
@@ -127,6 +131,8 @@ class LogsPage {
     this.facets.draw();
     this.following = !this.range && this.context.app.time.live;
     this.missed = 0;
+    this.waiting = [];
+    this.waitingSkipped = 0;
     this.context.app.stream.follow(this.query());
     void this.reload();
     void this.survey();
@@ -180,7 +186,21 @@ class LogsPage {
       this.missed += event.lines.length + event.skipped;
       return this.drawState();
     }
-    this.list.append(event.lines, this.choice.q, event.skipped);
+    this.waiting.push(...event.lines);
+    this.waitingSkipped += event.skipped;
+    this.gather ??= this.context.scope.after(GATHER_MS, () => this.showWaiting());
+  }
+
+  /** A busy tail comes ten times a second; the document is laid out four times. */
+  private showWaiting(): void {
+    this.gather = undefined;
+    const lines = this.waiting.splice(0);
+    const surplus = Math.max(0, lines.length - LINES_MAX);
+    const skipped = this.waitingSkipped + surplus;
+    this.waitingSkipped = 0;
+    if (this.following) return this.list.append(lines.slice(surplus), this.choice.q, skipped);
+    this.missed += lines.length + skipped - surplus;
+    this.drawState();
   }
 
   private pause(): void {

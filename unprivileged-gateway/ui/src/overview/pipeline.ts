@@ -4,7 +4,7 @@ import type { PageContext } from '../app';
 import { dress, fill, h, text } from '../dom/element';
 import * as format from '../dom/format';
 import { setMark, stateMark, type State } from '../dom/parts';
-import { catchingUp, destinationState, isView, nameOf, secondsToFull, titleOf } from '../health';
+import { catchingUp, destinationState, isView, nameOf, pressed, titleOf } from '../health';
 import { paceOf } from '../pace';
 import type { Part } from './page';
 import { pipes, type Pipe } from './pipes';
@@ -140,7 +140,7 @@ function destinationRow(context: PageContext, first: DestinationStatus): Row {
     el,
     update(status) {
       const d = find(status, first);
-      const state = destinationState(d, secondsToFull(status, paceOf(status, context.app.history)));
+      const state = destinationState(d, pressed(status, paceOf(status, context.app.history)));
       setMark(mark, state);
       el.dataset['state'] = state;
       text(rate, format.num(context.app.history.sentRate(d)));
@@ -183,7 +183,7 @@ function destinationPipe(context: PageContext, d: DestinationStatus, signal: Sig
     valve() {
       const status = app.status();
       const now = find(status, d);
-      if (now.state === 'retrying' && status) return destinationState(now, secondsToFull(status, paceOf(status, app.history))) === 'risk' ? 'shut-risk' : 'shut-wait';
+      if (now.state === 'retrying' && status) return destinationState(now, pressed(status, paceOf(status, app.history))) === 'risk' ? 'shut-risk' : 'shut-wait';
       return now.state === 'stopped' || now.state === 'removed' ? 'shut-wait' : 'open';
     },
   };

@@ -17,7 +17,7 @@ export function strips(context: PageContext, first: Status): Part {
   const boxes = servedSignals(first).map((signal) => {
     const host = h('div.chart');
     const value = h('span');
-    const series = [{ name: 'accepted', color: `--${signal.name}`, at: (t: number) => app.history.at(`in.${signal.name}`, t) }, ...delivered(context, first, signal.name)];
+    const series = [{ name: 'accepted', color: `--${signal.name}`, at: (t: number, span: number) => app.history.mean(`in.${signal.name}`, t, span) }, ...delivered(context, first, signal.name)];
     const strip = new Strip(host, { scope, time: app.time, left: LEFT_PX, mode: 'area', series: () => series, label: `${signal.title}: accepted and delivered a second` });
     updates.push(() => {
       strip.update();
@@ -42,5 +42,5 @@ export function strips(context: PageContext, first: Status): Part {
 /** Destinations of this signal alone: one that takes several cannot say how its records divide. */
 function delivered(context: PageContext, status: Status, signal: SignalName) {
   const alone = status.destinations.filter((d) => d.signals.length === 1 && d.signals[0] === signal);
-  return alone.map((d) => ({ name: destinationKey(d), color: '--t3', at: (t: number) => context.app.history.at(`out.${destinationKey(d)}`, t) }));
+  return alone.map((d) => ({ name: destinationKey(d), color: '--t3', at: (t: number, span: number) => context.app.history.mean(`out.${destinationKey(d)}`, t, span) }));
 }

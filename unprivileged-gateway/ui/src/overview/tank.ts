@@ -10,7 +10,7 @@ import { dress, fill, h, text } from '../dom/element';
 import * as format from '../dom/format';
 import { keyValues } from '../dom/parts';
 import { hideTip, showTip } from '../dom/tip';
-import { judge, secondsToFull } from '../health';
+import { judge, keepsLocal, secondsToFull } from '../health';
 import { paceOf } from '../pace';
 import { alpha, token } from '../theme';
 import type { Part } from './page';
@@ -51,19 +51,19 @@ export function tank(context: PageContext): Part {
       const full_s = secondsToFull(status, pace);
       const alone_s = (status.storage.max_bytes - status.storage.bytes) / pace.inflow_bps;
       const health = judge(status, pace);
-      const line =
-        status.storage.state === 'closed' || status.storage.state === 'full'
-          ? 'Full'
-          : Number.isFinite(full_s) && health.state !== 'ok'
-            ? `Room for ${format.dur(full_s)} more at this rate`
-            : Number.isFinite(alone_s)
-              ? `Room for ${format.dur(alone_s)} with every destination down`
-              : 'Nothing flows in';
+      const line = roomFor(status, full_s, alone_s, health.state !== 'ok');
       text(room, line);
       dress(room, health.state === 'risk' ? 'risk' : health.state === 'wait' ? 'wait' : '');
       el.setAttribute('aria-label', `Write-ahead log. ${big.textContent ?? ''}. ${share.textContent ?? ''}. ${line}.`);
     },
   };
+}
+
+function roomFor(status: Status, full_s: number, alone_s: number, troubled: boolean): string {
+  if (status.storage.state === 'closed' || status.storage.state === 'full') return 'Full';
+  if (keepsLocal(status)) return 'No destination: only the local view reads along';
+  if (Number.isFinite(full_s) && troubled) return `Room for ${format.dur(full_s)} more at this rate`;
+  return Number.isFinite(alone_s) ? `Room for ${format.dur(alone_s)} with every destination down` : 'Nothing flows in';
 }
 
 function draw(g: CanvasRenderingContext2D, w: number, hgt: number, status: Status, context: PageContext): void {

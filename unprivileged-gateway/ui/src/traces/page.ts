@@ -77,7 +77,7 @@ class TracesPage {
     const shows = segments<Show>('Show', [['all', 'All'], ['error', 'Failed'], ['slow', `Over ${SLOW_MS} ms`]], this.show, (v) => this.ask({ show: v }));
     const orders = segments<Order>('Order', [['new', 'Newest'], ['slow', 'Slowest']], 'new', (v) => {
       this.order = v;
-      this.draw();
+      void this.load();
     });
     main.append(h('div.toolbar', null, h('div.grow', null, input.el), h('div.choose', null, this.services), shows.el, orders.el), h('div.hist.tall', null, host), h('div.two', null, this.list.el, this.detail));
     this.dots = scatter(host, context, () => this.rows, () => this.selected, (id) => this.select(id));
@@ -108,7 +108,7 @@ class TracesPage {
 
   private query(): Query {
     const filter = { q: this.q, service: this.service, status: this.show === 'error' ? 'error' : '' };
-    return { ...filter, min_ms: this.show === 'slow' ? SLOW_MS : undefined, limit: TRACES_MAX };
+    return { ...filter, min_ms: this.show === 'slow' ? SLOW_MS : undefined, sort: this.order === 'slow' ? 'slowest' : '', limit: TRACES_MAX };
   }
 
   private async load(): Promise<void> {
@@ -119,7 +119,7 @@ class TracesPage {
       if (turn !== this.turn) return;
       this.rows = answer.traces;
       this.drawServices(answer.services);
-      this.context.summary(answer.total ? `${answer.traces.length < TRACES_MAX ? '' : `newest ${TRACES_MAX} shown, `}${format.int(answer.total)} held, covers ${format.hourMinute(answer.covers.from_ms)} to now` : 'nothing held yet');
+      this.context.summary(answer.total ? `${answer.traces.length < TRACES_MAX ? '' : `${this.order === 'slow' ? 'slowest' : 'newest'} ${TRACES_MAX} shown, `}${format.int(answer.total)} held, covers ${format.hourMinute(answer.covers.from_ms)} to now` : 'nothing held yet');
       this.draw(answer.total === 0);
       if (!this.selected) this.selectFirst();
     } catch (cause) {
