@@ -51,16 +51,18 @@ pub enum Invocation {
     Wal { request: Request, verb: WalVerb },
 }
 
+const USAGE: &str = "gateway [run] [OPTIONS]\n       gateway <COMMAND>";
+
 const EXAMPLES: &str = "Examples:
   gateway                          keep and show the last minutes of what this machine sends
   gateway -c gateway.yaml          receive and forward as the file says
   gateway check -c gateway.yaml    say everything that is wrong with it
-Flags of `run` are listed by `gateway run --help`. --otlp-grpc is also BULKHEAD_OTLP_GRPC, and so on.
-Exit codes: 0 fine, 1 failed, 2 usage, 69 backend or port, 74 storage, 75 again, 77 privilege, 78 configuration";
+Flags are listed by `gateway run --help`; each is also a variable: BULKHEAD_OTLP_GRPC and so on.
+Exit: 0 fine, 1 failed, 2 usage, 69 backend or port, 74 storage, 77 privilege, 78 configuration";
 
 /// Receives, keeps on disk, forwards and shows telemetry.
 #[derive(Parser)]
-#[command(name = "gateway", version, after_help = EXAMPLES, max_term_width = 120)]
+#[command(name = "gateway", version, after_help = EXAMPLES, override_usage = USAGE, max_term_width = 120)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -87,22 +89,22 @@ enum Verb {
 #[derive(Args)]
 struct ConfigArgs {
     /// File, or folder whose *.yaml are read in name order; repeat it, later wins. Without it: the built-in local view.
-    #[arg(short = 'c', long = "config", value_name = "FILE_OR_DIR", env = "BULKHEAD_CONFIG")]
+    #[arg(short = 'c', long = "config", value_name = "FILE_OR_DIR", env = "BULKHEAD_CONFIG", hide_env_values = true)]
     config: Vec<PathBuf>,
     /// Folder that holds every accepted record until it is delivered.
-    #[arg(long, value_name = "DIR", env = "BULKHEAD_STORAGE")]
+    #[arg(long, value_name = "DIR", env = "BULKHEAD_STORAGE", hide_env_values = true)]
     storage: Option<String>,
     /// Address of the page, the API, health and metrics.
-    #[arg(long, value_name = "ADDR", env = "BULKHEAD_HTTP")]
+    #[arg(long, value_name = "ADDR", env = "BULKHEAD_HTTP", hide_env_values = true)]
     http: Option<String>,
     /// Address for OTLP over gRPC.
-    #[arg(long, value_name = "ADDR", env = "BULKHEAD_OTLP_GRPC")]
+    #[arg(long, value_name = "ADDR", env = "BULKHEAD_OTLP_GRPC", hide_env_values = true)]
     otlp_grpc: Option<String>,
     /// Address for OTLP over HTTP.
-    #[arg(long, value_name = "ADDR", env = "BULKHEAD_OTLP_HTTP")]
+    #[arg(long, value_name = "ADDR", env = "BULKHEAD_OTLP_HTTP", hide_env_values = true)]
     otlp_http: Option<String>,
     /// One value of the configuration, such as storage.max=16GiB; repeat it. As a variable: one a line.
-    #[arg(long, value_name = "PATH=VALUE", env = "BULKHEAD_SET")]
+    #[arg(long, value_name = "PATH=VALUE", env = "BULKHEAD_SET", hide_env_values = true)]
     set: Vec<String>,
 }
 
@@ -111,7 +113,7 @@ struct RunArgs {
     #[command(flatten)]
     config: ConfigArgs,
     /// How the program's own log is written; auto: text on a terminal, JSON lines otherwise.
-    #[arg(long, value_name = "FORMAT", env = "BULKHEAD_LOG_FORMAT", default_value = "auto")]
+    #[arg(long, value_name = "FORMAT", env = "BULKHEAD_LOG_FORMAT", hide_env_values = true, default_value = "auto")]
     log_format: LogFormat,
 }
 
@@ -128,10 +130,10 @@ struct CheckArgs {
     #[command(flatten)]
     config: ConfigArgs,
     /// Judge the text alone: no folder, file or backend is tried.
-    #[arg(long, env = "BULKHEAD_OFFLINE", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "BULKHEAD_OFFLINE", hide_env_values = true, value_parser = FalseyValueParser::new())]
     offline: bool,
     /// Text for people, or JSON for scripts.
-    #[arg(long, value_name = "FORMAT", env = "BULKHEAD_FORMAT", default_value = "text")]
+    #[arg(long, value_name = "FORMAT", env = "BULKHEAD_FORMAT", hide_env_values = true, default_value = "text")]
     format: Format,
 }
 
@@ -155,14 +157,14 @@ struct PrintArgs {
     #[command(flatten)]
     config: ConfigArgs,
     /// Beside each value say which layer it comes from, and where.
-    #[arg(long, env = "BULKHEAD_EXPLAIN", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "BULKHEAD_EXPLAIN", hide_env_values = true, value_parser = FalseyValueParser::new())]
     explain: bool,
 }
 
 #[derive(Args)]
 struct DemoArgs {
     /// OTLP over HTTP of the gateway to send to; default http://127.0.0.1:4318.
-    #[arg(long, value_name = "URL", env = "BULKHEAD_ENDPOINT")]
+    #[arg(long, value_name = "URL", env = "BULKHEAD_ENDPOINT", hide_env_values = true)]
     endpoint: Option<String>,
 }
 
@@ -180,22 +182,22 @@ pub enum WalVerb {
     /// Bytes, segments, and what waits for each destination.
     Stats {
         /// Text for people, or JSON for scripts.
-        #[arg(long, value_name = "FORMAT", env = "BULKHEAD_FORMAT", default_value = "text")]
+        #[arg(long, value_name = "FORMAT", env = "BULKHEAD_FORMAT", hide_env_values = true, default_value = "text")]
         format: Format,
     },
     /// Read every record and say what is damaged.
     Verify {
         /// Text for people, or JSON for scripts.
-        #[arg(long, value_name = "FORMAT", env = "BULKHEAD_FORMAT", default_value = "text")]
+        #[arg(long, value_name = "FORMAT", env = "BULKHEAD_FORMAT", hide_env_values = true, default_value = "text")]
         format: Format,
     },
     /// Write the held records out, one JSON object a line.
     Export {
         /// Only this signal.
-        #[arg(long, value_name = "SIGNAL", env = "BULKHEAD_SIGNAL", value_parser = ["logs", "traces", "metrics", "profiles"])]
+        #[arg(long, value_name = "SIGNAL", env = "BULKHEAD_SIGNAL", hide_env_values = true, value_parser = ["logs", "traces", "metrics", "profiles"])]
         signal: Option<String>,
         /// File to write; default: standard output.
-        #[arg(short, long, value_name = "FILE", env = "BULKHEAD_OUTPUT")]
+        #[arg(short, long, value_name = "FILE", env = "BULKHEAD_OUTPUT", hide_env_values = true)]
         output: Option<PathBuf>,
     },
     /// Give up what waits for a destination that is no longer configured.
@@ -215,7 +217,7 @@ pub enum QuarantineVerb {
     /// One line a record: when, destination, reason, size.
     List {
         /// Text for people, or JSON for scripts.
-        #[arg(long, value_name = "FORMAT", env = "BULKHEAD_FORMAT", default_value = "text")]
+        #[arg(long, value_name = "FORMAT", env = "BULKHEAD_FORMAT", hide_env_values = true, default_value = "text")]
         format: Format,
     },
     /// One record with its labels, reason and payload.
@@ -227,7 +229,7 @@ pub enum QuarantineVerb {
     /// Write them all out, one JSON object a line.
     Export {
         /// File to write; default: standard output.
-        #[arg(short, long, value_name = "FILE", env = "BULKHEAD_OUTPUT")]
+        #[arg(short, long, value_name = "FILE", env = "BULKHEAD_OUTPUT", hide_env_values = true)]
         output: Option<PathBuf>,
     },
 }
@@ -537,6 +539,15 @@ mod tests {
         let notices = misspelt(names.iter().map(OsString::from));
         let texts: Vec<_> = notices.iter().map(|notice| notice.message.as_str()).collect();
         assert_eq!(texts, ["the variable BULKHEAD_STORGE is not read", "the variable BULKHEAD_OTLP_GRCP is not read"]);
+    }
+
+    #[test]
+    fn help_never_shows_what_a_variable_holds() {
+        fn visit(command: &clap::Command) {
+            command.get_arguments().for_each(|arg| assert!(arg.get_env().is_none() || arg.is_hide_env_values_set()));
+            command.get_subcommands().for_each(visit);
+        }
+        visit(&Cli::command());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::tree::Node;
 use super::unit::{print_duration, print_size};
 use super::{Auth, Config, Otlp, REQUEST_BYTES_DEFAULT, ServerTls, check_send};
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 /// Smallest `storage.max`: below it a signal's guaranteed eighth no longer holds two segments.
@@ -46,6 +46,7 @@ pub(super) fn check(mut config: Config, tree: &Node, tainted: &BTreeSet<String>,
     ports(&config, &mut judge);
     view(&config, &mut judge);
     check_send::send(&config.send, &mut judge);
+    circles(&config, &mut judge);
     purpose(&config, &mut judge);
     Checked { config, findings: judge.findings }
 }
@@ -242,6 +243,27 @@ fn ports(config: &Config, judge: &mut Judge<'_>) {
         if let Some((other, _)) = taken[..at].iter().filter(|_| address.port() != 0).find(clash) {
             let message = format!("`{path}` and `{other}` are both on port {}", address.port());
             judge.error(path, message, "give each listener a port of its own");
+        }
+    }
+}
+
+/// A destination that is one of our own doors sends every record round again, for ever.
+fn circles(config: &Config, judge: &mut Judge<'_>) {
+    let Some(otlp) = &config.receive.otlp else { return };
+    let doors: Vec<SocketAddr> = [otlp.grpc, otlp.http].into_iter().flatten().filter(|door| door.port() != 0).collect();
+    for (name, to) in &config.send.otlp {
+        let Some((host, port)) = super::reach::host_and_port(&to.endpoint) else { continue };
+        let address: Option<IpAddr> =
+            if host == "localhost" { Some(Ipv4Addr::LOCALHOST.into()) } else { host.parse().ok() };
+        let is_us = |door: &&SocketAddr| {
+            let same = address.is_some_and(|ip| ip == door.ip() || (door.ip().is_unspecified() && ip.is_loopback()));
+            door.port() == port && same
+        };
+        if let Some(door) = doors.iter().find(is_us) {
+            let message = format!("`send.otlp.{name}` sends to {door}, which is this gateway's own door");
+            let help =
+                "every record would come round again; give the backend's address, or move the door to another port";
+            judge.warning(&format!("send.otlp.{name}.endpoint"), message, help);
         }
     }
 }

@@ -14,6 +14,7 @@ use super::tree::{self, Entry, Node, Value};
 use super::unit::print_size;
 use super::walk::{hide_secrets, walk};
 use super::{BUDGET_BYTES_DEFAULT, Config, Findings};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Largest configuration file, in bytes.
@@ -132,12 +133,15 @@ impl Loading<'_> {
 
     fn file(&mut self, path: &Path) -> Option<Node> {
         let name = path.display().to_string();
-        let read = match std::fs::metadata(path) {
-            Ok(about) if about.len() > FILE_BYTES_MAX => {
+        // Bounded by what is read, not by what the folder says: a pipe or a device has no length.
+        let mut bytes = Vec::new();
+        let filled = std::fs::File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
+        let read = match filled.map(|_| bytes) {
+            Ok(bytes) if bytes.len() as u64 > FILE_BYTES_MAX => {
                 Err((format!("it is larger than {}", print_size(FILE_BYTES_MAX)), "is it the right file?"))
             }
-            Ok(_) => std::fs::read(path).map_err(|error| (error.to_string(), "check its permissions")),
-            Err(error) => Err((error.to_string(), "check the path given with -c")),
+            Ok(bytes) => Ok(bytes),
+            Err(error) => Err((error.to_string(), "check the path given with -c, and who may read it")),
         };
         let text = read.and_then(|bytes| {
             let at = |error: std::string::FromUtf8Error| error.utf8_error().valid_up_to();

@@ -33,6 +33,7 @@ pub use finding::{Finding, Findings, Severity};
 pub use load::{Given, Loaded, Override, Request, load};
 pub(crate) use nearness::nearest;
 pub use print::Explained;
+
 pub use secret::{MASK, SECRET_FILE_BYTES_MAX, Secret, SecretError, SecretSource};
 pub use server::{Auth, Basic, ServerTls};
 pub use shape::published as schema;
@@ -74,6 +75,15 @@ pub struct Config {
     /// The last minutes in memory for the page; absent with a configuration file: off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local_view: Option<LocalView>,
+}
+
+impl Config {
+    /// Destinations whose `tls: off` was the consent to send in the clear; the start names them.
+    pub fn sent_in_the_clear(&self) -> Vec<String> {
+        let off = |to: &&OtlpOut| to.common.tls == Some(OutTls::Off) && !to.endpoint.contains("://");
+        let named = self.send.otlp.iter().filter(|(_, to)| off(to));
+        named.map(|(name, to)| format!("send.otlp.{name} ({})", to.endpoint)).collect()
+    }
 }
 
 /// This node, as shown to people.

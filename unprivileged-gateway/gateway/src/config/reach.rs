@@ -161,7 +161,7 @@ fn backends(config: &Config) -> Vec<Answer> {
 }
 
 /// Host and port of a URL or of `host:port`; the scheme's port where none is written.
-fn host_and_port(address: &str) -> Option<(String, u16)> {
+pub(super) fn host_and_port(address: &str) -> Option<(String, u16)> {
     let whole = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
     let uri: Uri = whole.parse().ok()?;
     let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
