@@ -4,6 +4,7 @@
 //! the pauses, [`answer`] what backends say.
 
 pub mod answer;
+mod attempt;
 pub mod http;
 pub mod loki;
 pub mod otlp;
@@ -13,4 +14,5 @@ pub mod retry;
 pub mod run;
 pub mod start;
 pub mod tls;
+mod transform;
 pub mod view;

@@ -33,7 +33,7 @@ pub struct OtlpOut {
 }
 
 enum Transport {
-    Grpc { client: Box<tonic::client::Grpc<Channel>>, path: PathAndQuery, common: config::Common },
+    Grpc { client: Box<tonic::client::Grpc<Channel>>, path: PathAndQuery, common: Box<config::Common> },
     Http(Box<HttpClient>),
 }
 
@@ -67,7 +67,7 @@ impl OtlpOut {
                 Transport::Grpc {
                     client: Box::new(client),
                     path: PathAndQuery::from_static(path),
-                    common: config.common.clone(),
+                    common: Box::new(config.common.clone()),
                 }
             }
             Protocol::Http => {

@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::destination::http::SetupError;
 use crate::destination::loki::LokiOut;
 use crate::destination::otlp::OtlpOut;
-use crate::destination::run::{Out, Runner};
+use crate::destination::run::{Out, Runner, Setup};
 use crate::seam::Signal;
 use crate::store::{Store, VIEW, destinations_of};
 use std::thread::JoinHandle;
@@ -28,7 +28,7 @@ pub fn start(config: &Config, store: &Store, stop: &watch::Receiver<bool>) -> Re
             let failed = |why: String| SetupError::Other { destination: id.to_string(), why };
             let served = store.log(signal).ok_or_else(|| failed(format!("{signal} has no log")))?;
             let ledger = served.ledgers.get(&id).ok_or_else(|| failed("it was not registered".into()))?;
-            let runner = Runner {
+            let runner = Runner::new(Setup {
                 id: id.clone(),
                 signal,
                 log: served.log.clone(),
@@ -38,7 +38,7 @@ pub fn start(config: &Config, store: &Store, stop: &watch::Receiver<bool>) -> Re
                 quarantine: store.quarantine().clone(),
                 stream_patience: patience,
                 stop: stop.clone(),
-            };
+            });
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()

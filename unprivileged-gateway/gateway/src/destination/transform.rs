@@ -1,0 +1,184 @@
+//! From log records to requests: the pure half of a destination.
+//!
+//! The same records and the same configuration give the same bytes, whenever and however often they are asked for: a retry, a
+//! part of a batch and a start after a crash all come through here. Nothing in here knows time or the network.
+
+use crate::destination::loki::LokiOut;
+use crate::destination::otlp::REQUEST_BYTES;
+use crate::seam::Signal;
+use crate::store::QuarantineItem;
+use bytes::Bytes;
+use model::envelope;
+use model::loki::Place;
+use std::collections::BTreeSet;
+use std::ops::Range;
+use wal::{DestinationId, Frame};
+
+/// A push below this size is not worth another connection's round trip. Unit: uncompressed bytes.
+const BYTES_A_SHARD: usize = 256 << 10;
+/// Most pushes of one round in flight.
+const SHARDS_MAX: usize = 4;
+/// What one round of pushes holds before it is sent, however large a request was. Unit: uncompressed bytes.
+const PUSH_BYTES: usize = 4 << 20;
+
+/// A part of a batch to be sent: frames by index, and which streams of them (all, if it does not say).
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    pub(super) frames: Range<usize>,
+    pub(super) streams: Option<BTreeSet<String>>,
+}
+
+/// A request: its bytes, and which part of the batch it was made of.
+#[derive(Clone, Debug)]
+pub(super) struct Push {
+    pub(super) body: Bytes,
+    pub(super) items: u64,
+    /// Label text of each stream; empty for OTLP.
+    pub(super) streams: Vec<String>,
+    pub(super) frames: Range<usize>,
+}
+
+impl Push {
+    pub(super) fn bytes(&self) -> u64 {
+        self.body.len() as u64
+    }
+}
+
+/// What a part becomes.
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    /// Rounds go one after another; pushes of a round hold different streams and may go at once.
+    pub(super) rounds: Vec<Vec<Push>>,
+    /// Records that can never be sent as they are.
+    pub(super) bad: Vec<QuarantineItem>,
+    /// Streams of `held` were met and left out.
+    pub(super) met_held: bool,
+}
+
+/// For whom the records are: what it has already, it does not get again.
+#[derive(Clone, Copy)]
+pub(super) struct Reader<'a> {
+    pub(super) id: &'a DestinationId,
+    pub(super) signal: Signal,
+}
+
+impl Reader<'_> {
+    /// Records of a batch that are for this destination.
+    pub(super) fn items(self, frames: &[Frame]) -> u64 {
+        frames.iter().filter(|f| !f.is_done(self.id)).map(|f| u64::from(f.items)).sum()
+    }
+
+    fn malformed(self, frame: &Frame, why: &str) -> QuarantineItem {
+        QuarantineItem::new(self.id, self.signal, frame.seq, "malformed", why, "frame")
+            .with_payload(frame.payload.clone(), u64::from(frame.items))
+    }
+
+    /// OTLP: requests laid end to end, up to the size every receiver takes.
+    pub(super) fn otlp(self, frames: &[Frame], part: &Part) -> Requests {
+        let mut out = Requests::default();
+        let (mut pushes, mut open, mut size) = (Vec::new(), Vec::new(), 0);
+        for i in part.frames.clone().filter(|i| !frames[*i].is_done(self.id)) {
+            let frame = &frames[i];
+            let raw = match envelope::open(&frame.payload) {
+                Ok((_, _, raw)) => frame.payload.slice_ref(raw),
+                Err(e) => {
+                    out.bad.push(self.malformed(frame, &e.to_string()));
+                    continue;
+                }
+            };
+            if !open.is_empty() && size + raw.len() > REQUEST_BYTES {
+                pushes.extend(joined(std::mem::take(&mut open)));
+                size = 0;
+            }
+            size += raw.len();
+            open.push(Push { body: raw, items: u64::from(frame.items), streams: Vec::new(), frames: i..i + 1 });
+        }
+        pushes.extend(joined(open));
+        out.rounds.push(pushes);
+        out
+    }
+
+    /// Loki: one round, or several where a request alone fills more than one.
+    pub(super) fn loki(self, to: &mut LokiOut, frames: &[Frame], part: &Part, held: &BTreeSet<String>) -> Requests {
+        let mut out = Requests::default();
+        let met = std::cell::Cell::new(false);
+        let keep = |labels: &str| match (held.contains(labels), &part.streams) {
+            (true, _) => {
+                met.set(true);
+                false
+            }
+            (false, Some(only)) => only.contains(labels),
+            (false, None) => true,
+        };
+        for frame in frames[part.frames.clone()].iter().filter(|f| !f.is_done(self.id)) {
+            let mut place = Some(Place::default());
+            while let Some(from) = place {
+                place = self.encode(to, frame, from, PUSH_BYTES, &mut out.bad);
+                if place.is_some() {
+                    // Full in the middle of a request: what is there goes first, the rest in the next round.
+                    out.rounds.push(pushes(to, &keep, &part.frames));
+                }
+            }
+        }
+        out.rounds.push(pushes(to, &keep, &part.frames));
+        out.met_held = met.get();
+        out
+    }
+
+    /// The named streams of some frames as one push. None: there is nothing of them.
+    pub(super) fn loki_streams(self, to: &mut LokiOut, frames: &[Frame], streams: &BTreeSet<String>) -> Option<Push> {
+        // Offenders went to quarantine when the batch was first sent.
+        let mut known = Vec::new();
+        for frame in frames.iter().filter(|f| !f.is_done(self.id)) {
+            self.encode(to, frame, Place::default(), usize::MAX, &mut known);
+        }
+        let push = to.encoder.finish(1, &|labels| streams.contains(labels)).into_iter().next()?;
+        let items = u64::from(push.entries);
+        Some(Push { body: push.body.into(), items, streams: push.streams, frames: 0..frames.len() })
+    }
+
+    /// One frame into the encoder, from a place on. Returns where to go on if the encoder is full.
+    fn encode(
+        self,
+        to: &mut LokiOut,
+        frame: &Frame,
+        from: Place,
+        until: usize,
+        bad: &mut Vec<QuarantineItem>,
+    ) -> Option<Place> {
+        let (sidecar, raw) = match envelope::open(&frame.payload) {
+            Ok((_, sidecar, raw)) => (sidecar, raw),
+            Err(e) => {
+                bad.push(self.malformed(frame, &e.to_string()));
+                return None;
+            }
+        };
+        let added = to.encoder.add_from(frame.seq, &sidecar, raw, from, until);
+        if let Some(e) = added.malformed {
+            bad.push(self.malformed(frame, &e.to_string()));
+        }
+        for offender in added.offenders {
+            let item = QuarantineItem::new(self.id, self.signal, frame.seq, offender.reason, &offender.detail, "otlp");
+            bad.push(item.with_labels(offender.labels.to_string()).with_payload(offender.request().into(), 1));
+        }
+        added.next
+    }
+}
+
+fn pushes(to: &mut LokiOut, keep: &dyn Fn(&str) -> bool, frames: &Range<usize>) -> Vec<Push> {
+    let shards = (to.encoder.bytes() / BYTES_A_SHARD).clamp(1, SHARDS_MAX);
+    let pushes = to.encoder.finish(shards, keep).into_iter();
+    pushes
+        .map(|p| Push { body: p.body.into(), items: u64::from(p.entries), streams: p.streams, frames: frames.clone() })
+        .collect()
+}
+
+fn joined(mut parts: Vec<Push>) -> Option<Push> {
+    if parts.len() <= 1 {
+        return parts.pop();
+    }
+    let frames = parts.first()?.frames.start..parts.last()?.frames.end;
+    let mut body = Vec::with_capacity(parts.iter().map(|p| p.body.len()).sum());
+    parts.iter().for_each(|p| body.extend_from_slice(&p.body));
+    Some(Push { body: body.into(), items: parts.iter().map(|p| p.items).sum(), streams: Vec::new(), frames })
+}
