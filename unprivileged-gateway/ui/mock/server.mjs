@@ -23,6 +23,7 @@ export class Mock {
     this.mute = false; // no event stream
     this.streams = new Set();
     this.requests = [];
+    this.beats = 0; // times that the status was sent to all
     this.server = createServer((request, response) => void this.answer(request, response));
   }
 
@@ -56,6 +57,7 @@ export class Mock {
   }
 
   tick() {
+    this.beats++;
     const now = Date.now();
     for (const s of this.streams) {
       send(s.response, 'status', this.scenario.status(now));

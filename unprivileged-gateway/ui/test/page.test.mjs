@@ -84,6 +84,26 @@ for (const [scenario, route, wait] of [
   });
 }
 
+test('dialogs, an opened line and an empty search are axe-core clean in both themes', async () => {
+  for (const theme of ['dark', 'light']) {
+    await on('well', 'logs', { theme }, async (page) => {
+      await page.locator(id('log-line')).first().waitFor();
+      await page.locator(id('log-line')).last().click();
+      await page.locator(id('log-details')).waitFor();
+      assert.deepEqual(await axe(page), [], 'an opened line');
+      await page.keyboard.press('/');
+      await page.locator('#palette[open]').waitFor();
+      assert.deepEqual(await axe(page), [], 'the palette');
+      await page.keyboard.type('nothing has this name');
+      assert.deepEqual(await axe(page), [], 'an empty palette');
+      await page.keyboard.press('Escape');
+      await page.keyboard.press('?');
+      await page.locator('#help[open]').waitFor();
+      assert.deepEqual(await axe(page), [], 'the keys');
+    });
+  }
+});
+
 test('the policy is sent and the browser enforces it', async () => {
   const mock = await new Mock({ scenario: 'well' }).listen();
   const { page } = await openPage(browser.context);
@@ -327,6 +347,22 @@ test('traces are walked with the arrows, narrowed to the failed ones, and a span
     await until('failed ones only', async () => (await page.locator(`${id('trace-row')}:not(.err)`).count()) === 0 && (await page.locator(id('trace-row')).count()) > 0);
     await page.locator(`${id('waterfall')} button`).nth(2).click();
     await page.locator(id('span-details')).getByText('server.address').waitFor();
+  }));
+
+test('new traces do not move the list under somebody who has scrolled', () =>
+  on('well', 'traces', {}, async (page, mock) => {
+    await page.locator(id('waterfall')).waitFor();
+    const asked = () => mock.requests.filter((r) => r.startsWith('/api/v1/traces?')).length;
+    const list = page.getByRole('listbox', { name: 'Traces' });
+    await list.hover();
+    await page.mouse.wheel(0, 300);
+    await until('scrolled', () => list.evaluate((el) => el.scrollTop > 100));
+    const before = asked();
+    const beat = mock.beats;
+    await until('four beats of new traces, twice what the page waits between two lists', () => mock.beats >= beat + 4);
+    assert.equal(asked(), before);
+    await list.evaluate((el) => (el.scrollTop = 0));
+    await until('the list is asked for again', () => asked() > before);
   }));
 
 test('a trace that is not held says so and still leads to its lines', () =>

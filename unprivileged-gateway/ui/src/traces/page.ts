@@ -14,6 +14,7 @@ import { waterfall } from './waterfall';
 const TRACES_MAX = 200;
 const SLOW_MS = 400;
 const TYPING_MS = 200;
+const SCROLLED_PX = 40;
 const AGAIN_MS = 2_000; // the list is asked for at most this often while traces arrive,
 const AGAIN_EACH = 5; // and one time in five of that when nobody has touched the page for a while
 
@@ -56,6 +57,8 @@ class TracesPage {
   private rows: TraceRow[] = [];
   private turn = 0;
   private stale = false;
+  /** Spans of the trace that is shown. */
+  private opened = Infinity;
   private readonly list: TraceList;
   private readonly detail = h('div.detail', { role: 'region', 'aria-label': 'Selected trace', tabindex: '0' });
   private readonly dots: { update(): void };
@@ -86,6 +89,8 @@ class TracesPage {
     scope.add(app.stream.changed.on((link) => link === 'live' && void this.load()));
     let turns = 0;
     scope.every(AGAIN_MS, () => {
+      // Somebody who has scrolled down reads: rows must not move under the eyes.
+      if (this.list.el.scrollTop > SCROLLED_PX) return;
       if (this.stale && app.time.live && (turns++ % AGAIN_EACH === 0 || attended())) void this.load();
     });
     this.drawServices([]);
@@ -122,6 +127,8 @@ class TracesPage {
       this.context.summary(answer.total ? `${answer.traces.length < TRACES_MAX ? '' : `${this.order === 'slow' ? 'slowest' : 'newest'} ${TRACES_MAX} shown, `}${format.int(answer.total)} held, covers ${format.hourMinute(answer.covers.from_ms)} to now` : 'nothing held yet');
       this.draw(answer.total === 0);
       if (!this.selected) this.selectFirst();
+      const row = this.rows.find((t) => t.trace_id === this.selected);
+      if (row && row.spans > this.opened) void this.open(); // more of it has arrived
     } catch (cause) {
       if (!this.context.scope.signal.aborted && turn === this.turn) this.list.say(trouble(cause, () => void this.load()));
     }
@@ -140,6 +147,7 @@ class TracesPage {
 
   private select(id: string, byReader = true): void {
     if (id !== this.selected) this.span = '';
+    this.opened = Infinity; // until its spans are here
     this.selected = id;
     if (byReader) this.keep();
     this.list.mark(id);
@@ -152,6 +160,7 @@ class TracesPage {
     try {
       const answer = await dimmed(this.detail, ask<TraceAnswer>(`traces/${encodeURIComponent(id)}`, {}, this.context.scope.signal));
       if (id !== this.selected) return;
+      this.opened = answer.spans.length;
       fill(
         this.detail,
         waterfall(answer, this.span, (span) => {
