@@ -16,6 +16,8 @@
 mod commit;
 mod disk;
 mod folder;
+#[cfg(any(test, feature = "testing"))]
+pub mod forgetful;
 mod group;
 mod log;
 mod origin;

@@ -403,6 +403,12 @@ impl Log {
         lock(&self.0.shown).marks.get(stream).cloned()
     }
 
+    /// The sender says where a stream begins: what lies before the first thing held is then missing, not unknown.
+    pub fn begin_stream(&self, stream: &Stream, first: u64) {
+        lock(&self.0.intake).marks.entry(stream.clone()).or_default().begin(first);
+        lock(&self.0.shown).marks.entry(stream.clone()).or_default().begin(first);
+    }
+
     /// Forgets streams that their senders no longer list. Takes effect with the next snapshot.
     pub fn forget_streams(&self, keep: &dyn Fn(&Stream) -> bool) {
         let mut intake = lock(&self.0.intake);

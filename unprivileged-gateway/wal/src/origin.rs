@@ -208,6 +208,12 @@ impl Mark {
     pub fn covers(&self, from: u64, to: u64) -> bool {
         self.ranges.iter().any(|&(a, b)| a <= from && to <= b)
     }
+    /// The stream begins at `first`: an empty contiguous part, if what is held begins later.
+    pub(crate) fn begin(&mut self, first: u64) {
+        if self.ranges.first().is_none_or(|r| first < r.0) {
+            self.ranges.insert(0, (first, first));
+        }
+    }
     /// Adds `[from, to)`; touching ranges become one.
     pub(crate) fn add(&mut self, from: u64, to: u64) {
         if from >= to {

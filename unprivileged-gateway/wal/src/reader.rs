@@ -10,6 +10,7 @@ use crate::group::Point;
 use crate::log::{Chunk, Inner, Log, Shown, lock};
 use crate::origin::Origin;
 use crate::record::{self, Codec, Epoch, HEADER_BYTES, Header, MARKER_BYTES, MARKER_MAGIC, kind};
+use crate::recover::Segment;
 use crate::scan::{Found, Scanner, Whole};
 use crate::segment;
 use crate::state::DestinationId;
@@ -105,6 +106,8 @@ pub struct Reader {
     /// Unreadable bytes were passed since the last whole frame.
     hole: bool,
     kept: Option<Box<Whole>>,
+    /// Segments opened since the last frame: none is opened twice for the same seq.
+    tried: Vec<u64>,
 }
 
 struct OnDisk {
@@ -133,7 +136,15 @@ struct Shelf {
 impl Log {
     /// A reader that begins at `from` (a cursor's seq; 0 is the oldest frame held).
     pub fn reader(&self, from: u64) -> Reader {
-        Reader { inner: self.0.clone(), next: from, items: None, disk: None, hole: false, kept: None }
+        Reader {
+            inner: self.0.clone(),
+            next: from,
+            items: None,
+            disk: None,
+            hole: false,
+            kept: None,
+            tried: Vec::new(),
+        }
     }
 }
 
@@ -195,8 +206,9 @@ impl Reader {
             });
         }
         let behind = self.disk.as_ref().map_or(0, |d| d.segment);
-        let holds = s.iter().rev().find(|x| x.first_seq <= self.next && self.next < x.upper && x.n != behind);
-        let next = || s.iter().find(|x| x.n > behind && x.upper > self.next && x.end > 0);
+        let fresh = |x: &&Segment| x.end > 0 && x.n != behind && !self.tried.contains(&x.n);
+        let holds = s.iter().rev().filter(fresh).find(|x| x.first_seq <= self.next && self.next < x.upper);
+        let next = || s.iter().filter(fresh).find(|x| x.n > behind && x.upper > self.next);
         let Some(x) = holds.or_else(next) else {
             return Here::CaughtUp { next: shown.totals.next_seq, items: shown.totals.items };
         };
@@ -210,18 +222,19 @@ impl Reader {
         if self.next < next && batch.frames.is_empty() {
             let lost = items.saturating_sub(self.items.unwrap_or(items));
             if self.hole || lost > 0 {
-                self.skip(next, lost, if self.hole { Why::Damaged } else { Why::Deleted }, batch);
+                self.skip(next, lost, batch);
             }
             (self.next, self.items, self.hole, self.disk) = (next, Some(items), false, None);
+            self.tried.clear();
         }
     }
 
-    fn skip(&self, to: u64, items: u64, why: Why, batch: &mut ReadBatch) {
+    fn skip(&self, to: u64, items: u64, batch: &mut ReadBatch) {
+        let mut shown = lock(&self.inner.shown);
+        let deleted = shown.segments.first().is_some_and(|s| to <= s.first_seq);
+        let why = if deleted { Why::Deleted } else { Why::Damaged };
+        shown.count(if deleted { "deleted" } else { "frames" });
         batch.skipped.push(Skipped { from: self.next, to, items, why });
-        lock(&self.inner.shown).count(match why {
-            Why::Damaged => "frames",
-            Why::Deleted => "deleted",
-        });
     }
 
     fn walk_memory(&mut self, chunk: &Chunk, batch: &mut ReadBatch, room: &mut usize) -> bool {
@@ -251,10 +264,12 @@ impl Reader {
             // Neither page nor marker is readable: all of it is a hole; go on behind it.
             self.hole = true;
             lock(&self.inner.shown).count("segments");
+            self.tried.push(segment);
             self.disk = Some(self.open(segment, 0, end, end)?);
             return Ok(true);
         };
         if self.disk.as_ref().is_none_or(|d| d.segment != segment) {
+            self.tried.push(segment);
             self.disk = Some(self.open(segment, nonce, at, end)?);
             if let Some(p) = known.filter(|p| p.seq == self.next) {
                 self.items.get_or_insert(p.items_before);
@@ -324,8 +339,7 @@ impl Reader {
             if !batch.frames.is_empty() {
                 return false;
             }
-            let why = if self.hole { Why::Damaged } else { Why::Deleted };
-            self.skip(h.seq, lost, why, batch);
+            self.skip(h.seq, lost, batch);
         }
         (self.hole, self.next, self.items) = (false, h.seq, Some(h.items_before));
         true
@@ -335,6 +349,7 @@ impl Reader {
         let (origin, done) = record::read_ext(ext).unwrap_or_default();
         *room = room.saturating_sub(payload.len().max(1));
         self.next = h.seq + 1;
+        self.tried.clear();
         self.items = Some(h.items_before + u64::from(h.items));
         batch.frames.push(Frame {
             seq: h.seq,

@@ -279,7 +279,7 @@ impl Walk {
                 self.open.push((self.state.next_seq, page.bytes, true));
                 self.unreadable += page.bytes;
             }
-            s.end = 0;
+            s.end = stated.unwrap_or(0);
             return s;
         };
         let replay = base.is_none_or(|b| page.n >= b);
