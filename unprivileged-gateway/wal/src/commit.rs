@@ -84,6 +84,8 @@ pub(crate) struct Committer {
     pub(crate) holds_frames: bool,
     pub(crate) newest: u64,
     pub(crate) dir_dirty: bool,
+    /// A segment's removal is not yet synced.
+    pub(crate) removal_pending: bool,
     /// Segments whose snapshot is synced, ascending.
     pub(crate) clean: Vec<u64>,
     /// This start's registrations are synced: deletion may begin.
@@ -250,7 +252,7 @@ impl Inner {
         file.sync_data()?;
         if c.dir_dirty {
             self.disk.sync_dir()?;
-            c.dir_dirty = false;
+            (c.dir_dirty, c.removal_pending) = (false, false);
         }
         Ok(())
     }
@@ -391,6 +393,12 @@ impl Inner {
         }
         let mut any = false;
         while let Some(n) = self.deletable(c, now) {
+            // One unsynced removal at a time: a power cut may then bring back the newest deleted segment, but never an
+            // older one with a hole behind it.
+            if c.removal_pending && self.disk.sync_dir().is_err() {
+                break;
+            }
+            c.removal_pending = true;
             if let Err(error) = self.disk.remove(&segment::name(n))
                 && error.kind() != io::ErrorKind::NotFound
             {

@@ -436,6 +436,19 @@ impl Log {
         Ok(())
     }
 
+    /// Cursors and segment table on a line, for a test that failed.
+    #[cfg(feature = "testing")]
+    pub fn describe(&self) -> String {
+        let registry = lock(&self.0.registry);
+        let shown = lock(&self.0.shown);
+        let cursors: Vec<String> =
+            registry.by_uid.values().map(|r| format!("{} {:?} synced {:?}", r.id(), r.cursor, r.synced)).collect();
+        let segment =
+            |s: &Segment| format!("[{} seq {}..{} to {} of {}]", s.n, s.first_seq, s.upper, s.end, s.file_bytes);
+        let segments: Vec<String> = shown.segments.iter().map(segment).collect();
+        format!("{cursors:?} {:?} {segments:?} closed {:?} refused {:?}", shown.totals, shown.closed, shown.refused)
+    }
+
     /// The log at a glance.
     pub fn stats(&self) -> Stats {
         let inner = &*self.0;

@@ -176,6 +176,11 @@ impl Reader {
 
     fn here(&mut self) -> Here {
         let shown = lock(&self.inner.shown);
+        if self.next == 0
+            && let Some(oldest) = shown.segments.first()
+        {
+            (self.next, self.items) = (oldest.first_seq, Some(oldest.items_before));
+        }
         if self.next >= shown.totals.next_seq {
             return Here::CaughtUp { next: shown.totals.next_seq, items: shown.totals.items };
         }
@@ -335,7 +340,7 @@ impl Reader {
     /// Looks at what lies between the last frame and this one. False: frames already in the batch go out first.
     fn arrive(&mut self, h: &Header, batch: &mut ReadBatch) -> bool {
         let lost = h.items_before.saturating_sub(self.items.unwrap_or(h.items_before));
-        if h.seq > self.next && self.next > 0 && (self.hole || lost > 0) {
+        if h.seq > self.next && (self.hole || lost > 0) {
             if !batch.frames.is_empty() {
                 return false;
             }

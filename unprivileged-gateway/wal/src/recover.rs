@@ -347,9 +347,8 @@ impl Walk {
                 if let Some((Some(origin), _)) = record::read_ext(&r.ext) {
                     Seen::of(&origin, h.appended_at).apply(&mut self.state.marks);
                 }
-                self.state.items = self.state.items.max(h.items_before + u64::from(h.items));
-                self.state.bytes = self.state.bytes.max(h.bytes_before + u64::from(h.payload_len));
-                self.state.next_seq = self.state.next_seq.max(h.seq + 1);
+                let (items, bytes) = (u64::from(h.items), u64::from(h.payload_len));
+                self.count(h.seq + 1, h.items_before + items, h.bytes_before + bytes);
             }
             kind::DESTINATION => {
                 self.state.replay_destination(&r.payload);
@@ -362,7 +361,14 @@ impl Walk {
             }
             _ => {}
         }
-        self.state.next_seq = self.state.next_seq.max(h.seq);
+        self.count(h.seq, h.items_before, h.bytes_before);
+    }
+
+    /// What a record says came before it did come before it, readable or not: a hole in the tail keeps its numbers and
+    /// its items, so that readers report them.
+    fn count(&mut self, next_seq: u64, items: u64, bytes: u64) {
+        let s = &mut self.state;
+        (s.next_seq, s.items, s.bytes) = (s.next_seq.max(next_seq), s.items.max(items), s.bytes.max(bytes));
     }
 
     /// What a failed sync left behind a segment's end is not read, but its numbers are not given again.
@@ -413,6 +419,10 @@ fn note_point(s: &mut Segment, at: u64, h: &Header) {
 }
 
 fn finish(image: &mut Image, mut walk: Walk, base: Option<u64>, pages: &[Page]) {
+    let cursors: Vec<_> = walk.state.destinations.values().map(|d| d.cursor).collect();
+    for c in cursors {
+        walk.count(c.seq, c.items, c.bytes);
+    }
     // As many numbers as the unreadable bytes could have held are never given again.
     let held: u64 = walk.open.iter().map(|(_, bytes, _)| bytes / HEADER_BYTES as u64 + 1).sum();
     walk.state.next_seq += held;

@@ -41,6 +41,7 @@ pub(crate) fn open(disk: Arc<dyn Disk>, options: LogOptions, now: u64) -> io::Re
             holds_frames: false,
             newest: 0,
             dir_dirty: true,
+            removal_pending: false,
             clean: Vec::new(),
             ready: false,
             oldest_for_all: false,
@@ -112,7 +113,7 @@ impl Inner {
         let closed = match began {
             Ok(segment) => {
                 c.dead = None;
-                self.take_over(c, image, Some(segment), first, now);
+                self.take_over(c, image, Some(segment));
                 (!self.take_reserve(c)).then(|| "the disk is full: the reserve cannot be allocated".to_string())
             }
             Err(e) => {
@@ -122,7 +123,7 @@ impl Inner {
                 };
                 c.dead = Some(why.clone());
                 if first {
-                    self.take_over(c, image, None, first, now);
+                    self.take_over(c, image, None);
                 }
                 Some(why)
             }
@@ -183,17 +184,17 @@ impl Inner {
     }
 
     /// Memory becomes what the disk says; cursors that memory knows to be further stay there.
-    fn take_over(&self, c: &mut Committer, image: Image, begun: Option<Segment>, first: bool, now: u64) {
+    fn take_over(&self, c: &mut Committer, image: Image, begun: Option<Segment>) {
         let mut intake = lock(&self.intake);
         let mut registry = lock(&self.registry);
         let mut shown = lock(&self.shown);
-        let Image { mut state, segments, .. } = image;
+        let Image { mut state, segments, tail, .. } = image;
         state.next_seq = state.next_seq.max(intake.totals.next_seq);
-        let synced_to = match &begun {
-            Some(_) => state.next_seq,
-            // The tail is not shown before it has been copied.
-            None => segments.last().map_or(state.next_seq, |s| s.upper.min(state.next_seq)),
-        };
+        let totals = Totals { next_seq: state.next_seq, items: state.items, bytes: state.bytes };
+        // A tail that could not be copied is not shown.
+        let hidden = tail.iter().map(|t| &t.header).find(|h| h.kind == kind::FRAME && begun.is_none());
+        let visible =
+            hidden.map_or(totals, |h| Totals { next_seq: h.seq, items: h.items_before, bytes: h.bytes_before });
         let old = std::mem::take(&mut registry.by_uid);
         for (uid, mut d) in state.destinations {
             d.synced = Some(d.cursor);
@@ -208,22 +209,20 @@ impl Inner {
         for (uid, d) in old {
             registry.by_uid.entry(uid).or_insert(d);
         }
-        let totals = Totals { next_seq: state.next_seq, items: state.items, bytes: state.bytes };
         intake.totals = totals;
         intake.marks = state.marks.clone();
         intake.group = Group::new(c.place, c.end, c.end, BytesMut::new());
         shown.marks = state.marks;
-        shown.totals = Totals { next_seq: synced_to, ..totals };
+        shown.totals = visible;
         shown.segments = segments;
         shown.segments.extend(begun);
         shown.chunks.clear();
         shown.chunk_bytes = 0;
         shown.notes.clear();
         shown.rolls += 1;
-        let _ = (first, now);
         let bytes = shown.bytes();
         self.space.set_used(&self.name, bytes);
-        self.synced_seq.store(synced_to, Release);
+        self.synced_seq.store(visible.next_seq, Release);
     }
 }
 
