@@ -47,7 +47,7 @@ pub trait DiskFile: Send + Sync {
 /// A folder of the operating system.
 #[derive(Clone, Debug)]
 pub struct RealDisk {
-    path: PathBuf,
+    pub(crate) path: PathBuf,
 }
 
 impl RealDisk {
@@ -107,8 +107,8 @@ impl Disk for RealDisk {
     }
 }
 
-struct RealFile {
-    file: File,
+pub(crate) struct RealFile {
+    pub(crate) file: File,
 }
 
 impl DiskFile for RealFile {

@@ -68,8 +68,8 @@ pub struct Folder {
     _lock: Flock<File>,
 }
 
-const IDENTITY_MAGIC: [u8; 4] = *b"BHid";
-const EPOCH_MAGIC: [u8; 4] = *b"BHep";
+pub(crate) const IDENTITY_MAGIC: [u8; 4] = *b"BHid";
+pub(crate) const EPOCH_MAGIC: [u8; 4] = *b"BHep";
 
 impl Folder {
     /// Locks the folder (creating it), reads or draws the identity, counts the start. Refuses volatile file systems.
@@ -161,7 +161,7 @@ fn volatile(path: &Path) -> Option<&'static str> {
 }
 
 /// magic, 16 bytes, CRC32C. `None`: not there yet.
-fn load(path: &Path, name: &'static str, magic: [u8; 4]) -> Result<Option<[u8; 16]>, FolderError> {
+pub(crate) fn load(path: &Path, name: &'static str, magic: [u8; 4]) -> Result<Option<[u8; 16]>, FolderError> {
     let path = path.join(name);
     let b = match std::fs::read(&path) {
         Ok(b) => b,

@@ -11,6 +11,7 @@
 //! | who reads, how far | `register`, `state`, `reader` |
 //! | what a restart does | `recover`, `start` |
 //! | where the room goes | `space` |
+//! | what lies in a folder nobody holds | [`inspect`] |
 #![forbid(unsafe_code)]
 
 mod commit;
@@ -19,6 +20,7 @@ mod folder;
 #[cfg(any(test, feature = "testing"))]
 pub mod forgetful;
 mod group;
+pub mod inspect;
 mod log;
 mod origin;
 mod reader;

@@ -111,13 +111,13 @@ pub(crate) struct Image {
     pub(crate) report: Recovery,
 }
 
-struct Page {
-    n: u64,
+pub(crate) struct Page {
+    pub(crate) n: u64,
     file: Arc<dyn DiskFile>,
-    bytes: u64,
-    header: Option<SegmentHeader>,
-    nonce: Option<u64>,
-    data_at: u64,
+    pub(crate) bytes: u64,
+    pub(crate) header: Option<SegmentHeader>,
+    pub(crate) nonce: Option<u64>,
+    pub(crate) data_at: u64,
 }
 
 /// Reads the folder; writes nothing except the removal of a leftover temporary file.
@@ -157,7 +157,7 @@ pub(crate) fn run(disk: &dyn Disk) -> io::Result<Image> {
     Ok(image)
 }
 
-fn open_page(disk: &dyn Disk, n: u64, ends: &mut BTreeMap<u64, u64>) -> io::Result<Page> {
+pub(crate) fn open_page(disk: &dyn Disk, n: u64, ends: &mut BTreeMap<u64, u64>) -> io::Result<Page> {
     let file = disk.open(&segment::name(n))?;
     let bytes = file.len()?;
     let mut head = scan::read(&*file, 0, PAGE_READ_BYTES);

@@ -96,7 +96,7 @@ impl Cursor {
             b.u64(v);
         }
     }
-    fn read(t: &mut Take<'_>) -> Option<Cursor> {
+    pub(crate) fn read(t: &mut Take<'_>) -> Option<Cursor> {
         Some(Cursor { seq: t.u64()?, items: t.u64()?, bytes: t.u64()?, sent_upto: t.u64()? })
     }
 }
@@ -133,7 +133,7 @@ impl Registered {
         b.u64(self.registered_at);
         self.cursor.write(b);
     }
-    fn read(t: &mut Take<'_>) -> Option<Registered> {
+    pub(crate) fn read(t: &mut Take<'_>) -> Option<Registered> {
         let (uid, kind, name, _signals) = (t.u64()?, t.string()?, t.string()?, t.u8()?);
         let on_remove = if t.u8()? == 1 { OnRemove::Discard } else { OnRemove::Keep };
         let (registered_at, cursor) = (t.u64()?, Cursor::read(t)?);
