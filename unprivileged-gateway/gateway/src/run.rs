@@ -3,6 +3,7 @@
 //! Order of starting: log first (nothing is accepted before what was accepted is known), then the doors are bound, then destinations,
 //! page and doors begin to work. Order of ending, on SIGTERM or Ctrl-C: doors, destinations, the last group, exit 0. The log stays.
 
+use crate::admin::{self, Addresses, Admin, ConfigPage, NodeInfo};
 use crate::budget::Budget;
 use crate::cli::Exit;
 use crate::config::{Config, Loaded};
@@ -12,6 +13,8 @@ use crate::seam::Signal;
 use crate::status::{Phase, Status};
 use crate::store::{Store, StoreError};
 use crate::telemetry::Telemetry;
+use crate::tls;
+use crate::view::View;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -64,14 +67,23 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
         None => None,
     };
     let addresses = doors.as_ref().map(receiver::Bound::local_addrs).unwrap_or_default();
-    let threads =
+    let view = config.local_view.as_ref().map(|v| View::new(v.max, v.window));
+    let page = Page::open(&loaded, &store, &status, &telemetry, view.clone(), addresses)?;
+    let mut threads =
         destination::start::start(&config, &store, &stopped).map_err(|e| Failure(Exit::Config, e.to_string()))?;
+    if let Some(view) = view {
+        threads.extend(
+            destination::view::start(&config, &store, &view, &stopped)
+                .map_err(|e| Failure(Exit::Failed, e.to_string()))?,
+        );
+    }
 
-    banner(&loaded, &store, "", config.http.listen, addresses);
+    banner(&loaded, &store, &page.url, addresses);
     let mut tasks = tokio::task::JoinSet::new();
     if let Some(doors) = doors {
         tasks.spawn(doors.serve(store.clone(), ended(stopped.clone())));
     }
+    tasks.spawn(page.admin.serve(page.listener, page.tls, ended(stopped.clone())));
     status.enter(Phase::Serving);
     wait_for_signal().await?;
 
@@ -91,6 +103,58 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
         store.close();
     });
     closing.await.map_err(|e| Failure(Exit::Failed, format!("closing the log: {e}")))
+}
+
+/// The front office, bound and ready to serve.
+struct Page {
+    admin: Admin,
+    listener: tokio::net::TcpListener,
+    tls: Option<Arc<tls::Server>>,
+    /// With the token, if one is asked for: what a person opens.
+    url: String,
+}
+
+impl Page {
+    fn open(
+        loaded: &Loaded,
+        store: &Store,
+        status: &Status,
+        telemetry: &Telemetry,
+        view: Option<View>,
+        otlp: LocalAddrs,
+    ) -> Result<Page, Failure> {
+        let http = &loaded.config.http;
+        let unavailable = |e: &dyn std::fmt::Display| Failure(Exit::Unavailable, e.to_string());
+        let listener = receiver::bind::listen("http.listen", http.listen).map_err(|e| unavailable(&e))?;
+        let address = listener.local_addr().map_err(|e| unavailable(&e))?;
+        let tls = match &http.tls {
+            Some(files) => Some(tls::Server::load(files, &[tls::ALPN_HTTP1]).map_err(|e| unavailable(&e))?),
+            None => None,
+        };
+        let token = admin::token(&loaded.config.storage.path).map_err(|e| Failure(Exit::Storage, e.to_string()))?;
+        let base = format!("{}://{address}", if tls.is_some() { "https" } else { "http" });
+        let url = match http.auth.is_unset() {
+            true => format!("{base}/?token={}", token.expose()),
+            false => format!("{base}/"),
+        };
+        let shown = |a: Option<SocketAddr>| a.map(|a| format!("http://{a}"));
+        let parts = admin::Parts {
+            telemetry: telemetry.clone(),
+            status: Arc::new(status.clone()),
+            view,
+            wal: Arc::new(admin::NoDesk),
+            node: NodeInfo {
+                name: loaded.config.node.name.clone(),
+                id: store.folder().node().to_string(),
+                role: "node",
+            },
+            addresses: Addresses { ui: Some(base), otlp_grpc: shown(otlp.grpc), otlp_http: shown(otlp.http) },
+            config: ConfigPage::of(loaded),
+            http: http.clone(),
+            token,
+        };
+        Ok(Page { admin: Admin::new(parts), listener, tls, url })
+    }
 }
 
 fn storage(e: StoreError) -> Failure {
@@ -118,7 +182,7 @@ async fn wait_for_signal() -> Result<(), Failure> {
 }
 
 /// What a person needs to know, on stdout; programs read `/api/v1/status`.
-fn banner(loaded: &Loaded, store: &Store, url: &str, http: SocketAddr, otlp: LocalAddrs) {
+fn banner(loaded: &Loaded, store: &Store, url: &str, otlp: LocalAddrs) {
     let config: &Config = &loaded.config;
     let what = match loaded.built_in() {
         true => "no configuration: everything stays on this machine",
@@ -134,8 +198,7 @@ fn banner(loaded: &Loaded, store: &Store, url: &str, http: SocketAddr, otlp: Loc
     if !unserved.is_empty() {
         println!("  not served  {}: no destination takes it and local_view is off", unserved.join(", "));
     }
-    if loaded.built_in() {
-        let endpoint = otlp.http.unwrap_or(http);
+    if let (true, Some(endpoint)) = (loaded.built_in(), otlp.http) {
         println!("  try         OTEL_EXPORTER_OTLP_ENDPOINT=http://{endpoint} your-app");
         println!("              gateway demo --endpoint http://{endpoint}");
     }
