@@ -7,8 +7,8 @@
 
 use super::label::{Labels, label_name};
 use super::logfmt;
-use super::resource::job;
-use super::value::{Any, Odd, hex, int, json, json_string, map_pairs, sort_pairs, text};
+use super::resource::{NESTED_LABEL_BYTES_MAX, job};
+use super::value::{Any, Odd, Pairs, hex, int, json, json_string, map_pairs, sort_pairs, text};
 use super::{Limits, Offence, Options, entry};
 use crate::otlp;
 use crate::wire::{Fields, Value};
@@ -28,9 +28,6 @@ pub(super) struct Made {
     /// Unix nanoseconds.
     pub(super) timestamp: u64,
 }
-
-/// Keys and `AnyValue`s.
-pub(super) type Pairs<'a> = Vec<(&'a [u8], &'a [u8])>;
 
 /// Everything a line is made of.
 pub(super) struct Parts<'a> {
@@ -111,7 +108,7 @@ fn labels(parts: &Parts, limits: &Limits) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, 
     let mut labels = BTreeMap::from([(b"exporter".to_vec(), b"OTLP".to_vec())]);
     let string = |pairs: &Pairs, key: &[u8]| -> Result<Vec<u8>, Odd> {
         let mut value = Vec::new();
-        text(&mut value, Any::parse(find(pairs, key).unwrap_or(&[]))?, limits.label_value_bytes)?;
+        text(&mut value, Any::parse(find(pairs, key).unwrap_or(&[]))?, NESTED_LABEL_BYTES_MAX)?;
         Ok(value)
     };
     let [name, namespace, instance] =
@@ -171,7 +168,7 @@ fn promote(labels: &mut BTreeMap<Vec<u8>, Vec<u8>>, hint: &[u8], pairs: &Pairs, 
         let name = name.trim_ascii();
         if let Some(any) = reach(pairs, name)? {
             let mut value = Vec::new();
-            text(&mut value, any, limits.label_value_bytes)?;
+            text(&mut value, any, NESTED_LABEL_BYTES_MAX)?;
             labels.insert(name.to_vec(), value);
         }
     }

@@ -3,9 +3,9 @@
 //! A string body that is logfmt itself goes in as it is; any other is `msg`. Nested values are flattened, their keys joined
 //! with `_`. Pairs without a value (`key=`) are what words of a plain sentence become, since a lone word is legal logfmt.
 
-use super::alloy::{Pairs, Parts};
+use super::alloy::Parts;
 use super::entry::is_set;
-use super::value::{Any, Odd, hex, int, json_string, map_pairs, text};
+use super::value::{Any, Odd, Pairs, hex, int, json_string, map_pairs, text};
 use crate::wire::{Fault, Fields, NESTING_MAX, Value};
 
 /// Keys and values, in order.

@@ -26,7 +26,9 @@ pub(super) fn entry(
     for field in Fields(&record) {
         match field? {
             (5, Value::Bytes(any)) => body = Some(any),
-            (6, Value::Bytes(kv)) => drop(attribute(&mut own, kv, limits.metadata_bytes)?),
+            (6, Value::Bytes(kv)) => {
+                attribute(&mut own, kv, limits.metadata_bytes)?;
+            }
             other => fields.take(other)?,
         }
     }

@@ -10,7 +10,7 @@
 use super::label::Labels;
 use super::metadata::{Level, lone_string};
 use super::value::{Any, Odd, key_value, text};
-use super::{Limits, Line, Offence, Options};
+use super::{Line, Offence, Options};
 use crate::envelope::Sidecar;
 use crate::otlp;
 use crate::wire::{Fault, Fields, Value, put_bytes};
@@ -34,6 +34,9 @@ const LABELS: [(&str, &str); 5] = [
     ("k8s.pod.name", "pod"),
     ("k8s.container.name", "container"),
 ];
+
+/// JSON of a nested value that would be a label stops soon after this; no backend takes a label half as long.
+pub(super) const NESTED_LABEL_BYTES_MAX: usize = 64 << 10;
 
 /// The key is a hash already.
 #[derive(Default)]
@@ -172,7 +175,7 @@ fn learn(bytes: &[u8], sidecar: &Sidecar, options: &Options) -> Result<Known, Od
             put_bytes(&mut enriched, 1, kv);
         }
         match LABELS.iter().position(|l| l.0.as_bytes() == name) {
-            Some(i) => values[i] = Some(label_value(any, limits)?),
+            Some(i) => values[i] = Some(label_value(any)?),
             None => metadata.attribute(kv, limits.metadata_bytes)?,
         }
     }
@@ -211,11 +214,11 @@ pub(super) fn job(namespace: &[u8], name: &[u8]) -> Vec<u8> {
     }
 }
 
-fn label_value(any: &[u8], limits: &Limits) -> Result<Vec<u8>, Odd> {
+fn label_value(any: &[u8]) -> Result<Vec<u8>, Odd> {
     let mut value = Vec::new();
     match lone_string(any) {
         Some(s) => value.extend_from_slice(s),
-        None => text(&mut value, Any::parse(any)?, limits.label_value_bytes)?,
+        None => text(&mut value, Any::parse(any)?, NESTED_LABEL_BYTES_MAX)?,
     }
     Ok(value)
 }

@@ -70,11 +70,8 @@ pub(super) fn key_value(kv: &[u8]) -> Result<(&[u8], &[u8]), Odd> {
     for field in Fields(kv) {
         match field? {
             (1, Value::Bytes(b)) => key = b,
-            (2, Value::Bytes(b)) => {
-                if value.replace(b).is_some() {
-                    return Err(Odd::Twice);
-                }
-            }
+            (2, Value::Bytes(b)) if value.is_none() => value = Some(b),
+            (2, Value::Bytes(_)) => return Err(Odd::Twice),
             (1 | 2, _) => return Err(Fault::Type.into()),
             _ => {}
         }
@@ -225,8 +222,11 @@ impl Json<'_> {
     }
 }
 
+/// Keys, and values as `AnyValue`.
+pub(super) type Pairs<'a> = Vec<(&'a [u8], &'a [u8])>;
+
 /// Keys and values of a `KeyValueList`, in the sender's order.
-pub(super) fn map_pairs(map: &[u8]) -> Result<Vec<(&[u8], &[u8])>, Odd> {
+pub(super) fn map_pairs(map: &[u8]) -> Result<Pairs<'_>, Odd> {
     let mut pairs = Vec::new();
     for field in Fields(map) {
         if let (1, Value::Bytes(kv)) = field? {
@@ -237,7 +237,7 @@ pub(super) fn map_pairs(map: &[u8]) -> Result<Vec<(&[u8], &[u8])>, Odd> {
 }
 
 /// Sorts by key; of several equal keys the last one stays.
-pub(super) fn sort_pairs(pairs: &mut Vec<(&[u8], &[u8])>, bytes: usize) {
+pub(super) fn sort_pairs(pairs: &mut Pairs, bytes: usize) {
     if pairs.len() > 1 && bytes <= SORT_BYTES_MAX {
         pairs.reverse();
         pairs.sort_by_key(|p| p.0); // stable: of equal keys the last sent now comes first
@@ -257,7 +257,7 @@ pub(super) fn double(out: &mut Vec<u8>, v: f64) {
         write!(out, "NaN")
     } else if v.is_infinite() {
         write!(out, "{}", if v > 0.0 { "Infinity" } else { "-Infinity" })
-    } else if size != 0.0 && (size < 1e-6 || size >= 1e21) {
+    } else if size != 0.0 && !(1e-6..1e21).contains(&size) {
         let digits = format!("{v:e}");
         match digits.split_once('e') {
             Some((mantissa, exponent)) if !exponent.starts_with('-') => write!(out, "{mantissa}e+{exponent}"),
