@@ -223,3 +223,51 @@ async fn a_body_that_stops_coming_is_given_up() -> Outcome {
     eventually("permits given back", || doors.budget.used() == 0).await;
     Ok(())
 }
+
+/// A request that no packing makes much smaller.
+fn dense(bytes: usize) -> Vec<u8> {
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut request = logs(1, 0);
+    let line: String = std::iter::repeat_with(|| random.alphanumeric()).take(bytes).collect();
+    request.resource_logs[0].scope_logs[0].log_records[0].body = text(&line);
+    request.encode_to_vec()
+}
+
+#[tokio::test]
+async fn unpacked_and_translated_bytes_are_paid_for_as_well() -> Outcome {
+    let config = config::Otlp { max_request: 3 << 20, ..config() };
+    let doors = open_with(config, &[], 24 * MIB, Fake::new());
+    let body = dense(3_000_000);
+    let request: ExportLogsServiceRequest = Message::decode(&body[..])?;
+    let json = serde_json::to_vec(&request)?;
+    let (protobuf, text) = ("application/x-protobuf", "application/json");
+    for (kind, name, packed) in [
+        (protobuf, "gzip", gzip(&body)),
+        (protobuf, "zstd", zstd(&body)),
+        (protobuf, "lz4", lz4(&body)),
+        (text, "identity", json.clone()),
+    ] {
+        // Room for what comes over the wire, not for what comes out.
+        let others = doors.budget.limit() - packed.len() as u64 - MIB;
+        let others = doors.budget.take(Share::ReadAhead, others, Duration::ZERO).await?;
+        let request = || post("/v1/logs", &[("content-type", kind), ("content-encoding", name)], packed.clone());
+        assert_eq!(send(doors.http, request()).await?.0, StatusCode::SERVICE_UNAVAILABLE, "{name}");
+        drop(others);
+        assert_eq!(send(doors.http, request()).await?.0, StatusCode::OK, "{name}");
+    }
+    assert_eq!(*doors.tally.refused.lock().unwrap(), [("budget", 1); 4]);
+    // What waits for the intake is charged at its full size.
+    let kinds = [(protobuf, "gzip", gzip(&body)), (text, "gzip", gzip(&json))];
+    for (kind, encoding, packed) in kinds {
+        doors.intake.open(false);
+        let before = *doors.intake.offers().borrow();
+        let request = post("/v1/logs", &[("content-type", kind), ("content-encoding", encoding)], packed);
+        let call = tokio::spawn(send(doors.http, request));
+        doors.intake.offers().wait_for(|offers| *offers > before).await?;
+        assert_eq!(doors.budget.used(), body.len() as u64, "{kind}");
+        doors.intake.open(true);
+        assert_eq!(call.await??.0, StatusCode::OK);
+    }
+    eventually("permits given back", || doors.budget.used() == 0).await;
+    Ok(())
+}
