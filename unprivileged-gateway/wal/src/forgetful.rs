@@ -141,7 +141,7 @@ impl ForgetfulDisk {
         let numbers: Vec<u64> = p.nodes.keys().copied().collect();
         for n in numbers {
             let mut node = p.nodes.remove(&n).unwrap_or_default();
-            node.cut(&mut *p);
+            node.cut(&mut p);
             p.nodes.insert(n, node);
         }
         (p.dead, p.fault, p.read_only) = (false, None, false);

@@ -12,6 +12,7 @@
 //! | what a restart does | `recover`, `start` |
 //! | where the room goes | `space` |
 //! | what lies in a folder nobody holds | [`inspect`] |
+//! | how a reader finds its place sooner | [`Index`] |
 #![forbid(unsafe_code)]
 
 mod commit;
@@ -20,6 +21,7 @@ mod folder;
 #[cfg(any(test, feature = "testing"))]
 pub mod forgetful;
 mod group;
+mod index;
 pub mod inspect;
 mod log;
 mod origin;
@@ -38,6 +40,7 @@ mod wire;
 pub use commit::{CommitFailed, Synced};
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use folder::{Folder, FolderError, FolderOptions};
+pub use index::{Index, NOTE_BYTES_MAX, SegmentSummary};
 pub use log::{
     Appended, Log, LogOptions, NewFrame, OpenError, Outcome, PENDING_BYTES_MAX, Pending, ROLL_AGE_NS, Refused,
     TAIL_BYTES,

@@ -208,6 +208,8 @@ pub(crate) struct Inner {
     pub(crate) shown: Mutex<Shown>,
     /// All frames below it are synced or refused.
     pub(crate) synced_seq: AtomicU64,
+    /// Shortens walks; may be missing, may lie.
+    pub(crate) index: Mutex<Option<Arc<crate::Index>>>,
     /// A frame was refused for want of room: the next commit tries to make some.
     pub(crate) starved: AtomicBool,
 }

@@ -275,7 +275,9 @@ impl Reader {
         };
         if self.disk.as_ref().is_none_or(|d| d.segment != segment) {
             self.tried.push(segment);
-            self.disk = Some(self.open(segment, nonce, at, end)?);
+            let mut disk = self.open(segment, nonce, at, end)?;
+            let known = known.or_else(|| self.look_up(&mut disk));
+            self.disk = Some(disk);
             if let Some(p) = known.filter(|p| p.seq == self.next) {
                 self.items.get_or_insert(p.items_before);
             }
@@ -302,6 +304,21 @@ impl Reader {
         let mut shown = lock(&self.inner.shown);
         first.into_iter().chain(last).for_each(|p| shown.note(p));
         Ok(true)
+    }
+
+    /// Asks the index for a nearer place, and believes it only when the frame stands there.
+    fn look_up(&self, disk: &mut OnDisk) -> Option<Point> {
+        let index = lock(&self.inner.index).clone()?;
+        let p = index.place(&self.inner.name, disk.segment, disk.nonce, self.next)?;
+        if p.offset >= disk.scanner.end {
+            return None;
+        }
+        if !disk.scanner.stands(p.offset, p.seq) {
+            index.doubt("a place does not hold the frame it names");
+            return None;
+        }
+        disk.scanner.at = disk.scanner.at.max(p.offset);
+        Some(p)
     }
 
     fn open(&self, segment: u64, nonce: u64, at: u64, end: u64) -> Result<OnDisk, ReadError> {

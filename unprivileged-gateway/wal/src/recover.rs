@@ -267,6 +267,8 @@ struct Walk {
     first_walked: Option<usize>,
     /// Behind the snapshot that was taken as the base.
     snapshot_end: u64,
+    /// Segment -> behind its last whole record, the tail included.
+    whole_ends: BTreeMap<u64, u64>,
 }
 
 impl Walk {
@@ -302,6 +304,7 @@ impl Walk {
                     holes.push(Hole { at: from, bytes: to - from, from: expect, to: None });
                 }
                 Found::Record(r) => {
+                    self.whole_ends.insert(page.n, scanner.at);
                     synced = synced.max(r.header.synced);
                     close_hole(&mut holes, r.header.seq);
                     if r.header.kind == kind::FRAME {
@@ -431,13 +434,20 @@ fn finish(image: &mut Image, mut walk: Walk, base: Option<u64>, pages: &[Page]) 
         let list = if *in_tail { &mut torn } else { &mut damaged };
         list.push(SeqRange { from: (*from).max(1), to: walk.state.next_seq });
     }
+    if image.frozen.is_some() {
+        // Nothing can be copied, and nothing will ever be written: the tail is read where it lies.
+        walk.tail.clear();
+        for s in &mut image.segments {
+            s.end = s.end.max(walk.whole_ends.get(&s.n).copied().unwrap_or(0));
+        }
+    }
     // Frames in seq order, each once; state records keep their order behind them.
     let (mut frames, others): (Vec<_>, Vec<_>) = walk.tail.into_iter().partition(|t| t.header.kind == kind::FRAME);
     frames.sort_by_key(|t| t.header.seq);
     frames.dedup_by_key(|t| t.header.seq);
     image.report.tail_frames = frames.len() as u64;
     image.tail = frames.into_iter().chain(others).collect();
-    bound_upper(&mut image.segments, walk.first_walked, walk.state.next_seq);
+    bound_upper(&mut image.segments, walk.first_walked, &walk.state);
     image.clean =
         image.segments.iter().filter(|s| Some(s.n) == base && s.end >= walk.snapshot_end).map(|s| s.n).collect();
     let newest = pages.last().map(|p| p.n);
@@ -454,18 +464,19 @@ fn finish(image: &mut Image, mut walk: Walk, base: Option<u64>, pages: &[Page]) 
     image.state = walk.state;
 }
 
-/// An unread segment holds nothing at or above its successor's first seq.
-fn bound_upper(segments: &mut [Segment], first_walked: Option<usize>, next_seq: u64) {
+/// An unread segment holds nothing at or above its successor's first seq; one whose page is lost is taken to be empty
+/// and to stand right before its successor.
+fn bound_upper(segments: &mut [Segment], first_walked: Option<usize>, state: &State) {
     let walked = first_walked.unwrap_or(segments.len());
-    for i in (0..segments.len()).rev() {
-        let next = segments.get(i + 1).map_or(next_seq, |s| s.first_seq);
-        let s = &mut segments[i];
+    let mut next = (state.next_seq, state.items, state.bytes);
+    for (i, s) in segments.iter_mut().enumerate().rev() {
         if i < walked || s.nonce.is_none() {
-            s.upper = s.upper.max(next);
+            s.upper = s.upper.max(next.0);
         }
         if s.first_seq == 0 {
-            s.first_seq = next;
+            (s.first_seq, s.items_before, s.bytes_before) = next;
         }
         s.upper = s.upper.max(s.first_seq);
+        next = (s.first_seq, s.items_before, s.bytes_before);
     }
 }

@@ -78,6 +78,11 @@ impl Scanner {
         Found::Record(Box::new(Whole { at, header, ext, payload }))
     }
 
+    /// Whether the frame `seq` stands at `at`.
+    pub(crate) fn stands(&mut self, at: u64, seq: u64) -> bool {
+        self.header_at(at).is_some_and(|h| h.kind == record::kind::FRAME && h.seq == seq)
+    }
+
     fn marker_at(&mut self, at: u64) -> Option<Marker> {
         let b = self.get(at, MARKER_BYTES)?;
         if b[..8] != MARKER_MAGIC {

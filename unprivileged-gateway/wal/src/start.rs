@@ -63,6 +63,7 @@ pub(crate) fn open(disk: Arc<dyn Disk>, options: LogOptions, now: u64) -> io::Re
         registry: Mutex::new(Registry::default()),
         shown: Mutex::new(Shown::default()),
         synced_seq: AtomicU64::new(0),
+        index: Mutex::new(None),
         starved: AtomicBool::new(false),
         space: options.space,
         name: options.name,

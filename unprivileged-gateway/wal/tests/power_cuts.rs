@@ -5,6 +5,7 @@
 mod sim;
 
 use sim::*;
+use wal::Index;
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
@@ -35,8 +36,21 @@ fn campaign(seed: u64) -> (Vec<Op>, Weights) {
     (story(&mut dice, 60, &w), w)
 }
 
+/// An index accompanies every story. At half of the starts it is deleted first; at the others it is what the last life
+/// left behind, and may know segments that no longer exist.
 fn play(seed: u64, ops: &[Op]) -> Result<Tally, String> {
+    let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
+    let path = dir.path().join("index");
     let mut sim = Sim::new(seed, 2048 + (seed % 3) * 4096, 1 << 30);
+    let mut dice = Dice(seed);
+    sim.on_start = Some(Box::new(move |log, _| {
+        if dice.below(2) == 0 {
+            let _ = std::fs::remove_dir_all(&path);
+        }
+        let index = Index::open(&path);
+        index.feed(log);
+        index.attach(log);
+    }));
     sim.run(ops).map(|()| sim.tally)
 }
 

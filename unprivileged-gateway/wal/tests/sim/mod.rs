@@ -113,6 +113,8 @@ pub struct Tally {
     pub failures: u64,
 }
 
+pub type OnStart = Box<dyn FnMut(&Log, u64)>;
+
 pub struct Sim {
     pub disk: ForgetfulDisk,
     pub log: Option<Log>,
@@ -134,7 +136,7 @@ pub struct Sim {
     hop_fids: BTreeMap<u64, u64>,
     pub tally: Tally,
     /// Called at every start with the fresh log (the index is attached here).
-    pub on_start: Option<Box<dyn FnMut(&Log, u64)>>,
+    pub on_start: Option<OnStart>,
     pub rot: bool,
 }
 
@@ -255,7 +257,7 @@ impl Sim {
             Op::ReadOnly { on } => self.disk.set_read_only(*on),
         }
         if self.disk.is_dead() {
-            self.die(self.now / 1_000_000 % 2 == 0)?;
+            self.die((self.now / 1_000_000).is_multiple_of(2))?;
         }
         Ok(())
     }
