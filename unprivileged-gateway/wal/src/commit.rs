@@ -513,6 +513,7 @@ pub(crate) fn cover_page(
         bytes_before: totals.bytes,
         first_time: now,
         log: inner.name.clone(),
+        born: 0,
         ends: held.iter().map(|s| (s.n, s.end)).collect(),
     };
     let bytes = page.bytes();

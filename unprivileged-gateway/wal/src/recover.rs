@@ -274,7 +274,8 @@ struct Walk {
 impl Walk {
     fn segment(&mut self, page: &Page, stated: Option<u64>, base: Option<u64>, index: usize) -> Segment {
         self.first_walked.get_or_insert(index);
-        let end = stated.unwrap_or(page.bytes);
+        let born = page.header.as_ref().map_or(0, |h| h.born);
+        let end = stated.unwrap_or(page.bytes.max(born));
         let mut s = untouched(page, end);
         let Some(nonce) = page.nonce else {
             if page.bytes > 0 && end > 0 {
@@ -287,7 +288,7 @@ impl Walk {
         let replay = base.is_none_or(|b| page.n >= b);
         let mut scanner = Scanner::new(page.file.clone(), page.n, nonce, page.data_at, end);
         let mut expect = if page.header.is_some() { s.first_seq } else { 0 };
-        let (mut holes, mut synced): (Vec<Hole>, u64) = (Vec::new(), 0);
+        let (mut holes, mut synced): (Vec<Hole>, u64) = (Vec::new(), born);
         let first_tail = self.tail.len();
         loop {
             match scanner.next() {

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 pub(crate) const MAGIC: [u8; 8] = *b"BULKWAL1";
 pub(crate) const VERSION: u16 = 1;
 /// Bytes before the list of stated ends.
-pub(crate) const FIXED_BYTES: usize = 128;
+pub(crate) const FIXED_BYTES: usize = 136;
 /// More segments than this are never held: rolling by age stops long before (see `commit`).
 pub(crate) const ENDS_MAX: usize = 1 << 16;
 /// Bits of the three masks that this version knows. None are in use yet.
@@ -35,6 +35,8 @@ pub(crate) struct SegmentHeader {
     pub(crate) first_time: u64,
     /// Name of the log, cut at 16 bytes.
     pub(crate) log: String,
+    /// Bytes that were synced before the file got its name: all that a recovery wrote, 0 for a rolled segment.
+    pub(crate) born: u64,
     /// Segment number -> where it ends, for all earlier segments that are held.
     pub(crate) ends: BTreeMap<u64, u64>,
 }
@@ -72,6 +74,7 @@ impl SegmentHeader {
         let n = self.log.len().min(16);
         name[..n].copy_from_slice(&self.log.as_bytes()[..n]);
         b.put(&name);
+        b.u64(self.born);
         for (segment, end) in &self.ends {
             b.u64(*segment);
             b.u64(*end);
@@ -106,6 +109,7 @@ impl SegmentHeader {
         let name: [u8; 16] = t.array()?;
         let used = name.iter().position(|c| *c == 0).unwrap_or(16);
         let log = String::from_utf8_lossy(&name[..used]).into_owned();
+        let born = t.u64()?;
         let mut ends = BTreeMap::new();
         for _ in 0..count {
             ends.insert(t.u64()?, t.u64()?);
@@ -123,6 +127,7 @@ impl SegmentHeader {
             bytes_before,
             first_time,
             log,
+            born,
             ends,
         };
         Some((header, len as u64))
@@ -190,6 +195,7 @@ mod tests {
             bytes_before: 7,
             first_time: 8,
             log: "quarantine".into(),
+            born: 9,
             ends: [(1, 100), (3, 300)].into(),
         };
         let b = h.bytes();

@@ -11,7 +11,7 @@ use crate::log::{Inner, Intake, Log, LogOptions, Registry, Shown, lock};
 use crate::record::{self, HEADER_BYTES, PAYLOAD_BYTES_MAX, kind};
 use crate::recover::{self, Image, Recovery, Segment, StateFound, TEMPORARY};
 use crate::scan;
-use crate::segment;
+use crate::segment::{self, SegmentHeader};
 use bytes::BytesMut;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
@@ -149,6 +149,7 @@ impl Inner {
         let after = Totals { next_seq: state.next_seq, items: state.items, bytes: state.bytes };
         let before = first.map_or(after, |h| Totals { next_seq: h.seq, items: h.items_before, bytes: h.bytes_before });
         let (buf, mut segment) = cover_page(self, &place, &image.segments, state, before, now);
+        let page = SegmentHeader::read(&buf).map(|(page, _)| page);
         let file = self.disk.create(TEMPORARY)?;
         let mut group = Group::new(place, 0, 0, buf);
         group.push_state(kind::SNAPSHOT, &state.snapshot(), self.epoch, &before, now);
@@ -171,6 +172,10 @@ impl Inner {
             }
         }
         file.write_all_at(&group.buf, group.base)?;
+        if let Some(page) = page {
+            // Said last, because only now it is known; the name comes after the sync, so whoever reads it may rely on it.
+            file.write_all_at(&SegmentHeader { born: group.end(), ..page }.bytes(), 0)?;
+        }
         file.sync_data()?;
         self.disk.rename(TEMPORARY, &segment::name(n))?;
         self.disk.sync_dir()?;
