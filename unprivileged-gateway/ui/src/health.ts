@@ -55,7 +55,7 @@ export function destinationState(d: DestinationStatus, underPressure: boolean): 
   if (d.state === 'retrying') return underPressure ? 'risk' : 'wait';
   if (d.state === 'stopped' || d.state === 'removed') return d.waiting.records > 0 ? 'wait' : 'off';
   if (catchingUp(d)) return 'wait';
-  return d.state === 'idle' ? 'off' : 'ok';
+  return d.state === 'idle' && d.sent === 0 ? 'off' : 'ok'; // idle between two batches is as good as it gets
 }
 
 /** What people call it: `Loki`, `Tempo`; `Loki archive` where the name says more than the kind. */

@@ -154,9 +154,9 @@ test('nanoseconds keep their last digit, and text that is no number is said to b
   assert.ok(Number.isNaN(it.nanosToMs('<b>')));
 });
 
-test('lines stand in order of arrival, whatever their own clock says', () => {
+test('lines that came together stand by their clock, even with fewer digits, then by arrival', () => {
   const line = (id, ts_ns) => ({ id, ts_ns });
-  assert.deepEqual(it.ordered([line('03', '1'), line('02', '9'), line('01', '5')]).map((l) => l.id), ['01', '02', '03']);
+  assert.deepEqual(it.ordered([line('04', '10'), line('03', '9'), line('02', '10'), line('01', '11')]).map((l) => l.id), ['03', '02', '04', '01']);
 });
 
 test('each line of the printed configuration knows its key', () => {

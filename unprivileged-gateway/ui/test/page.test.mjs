@@ -257,6 +257,19 @@ test('the tail follows, pauses on scroll, counts what is new, and continues', ()
     await until('the newest line is in view again', () => list.evaluate((el) => el.scrollHeight - el.scrollTop - el.clientHeight < 3));
   }));
 
+test('older lines are fetched on request, each of them once', () =>
+  on('well', 'logs', {}, async (page, mock) => {
+    const rows = page.locator(id('log-line'));
+    await rows.first().waitFor();
+    await page.getByRole('button', { name: 'Older lines' }).click();
+    await until('as many again', async () => (await rows.count()) > 380);
+    const ids = await rows.evaluateAll((all) => all.map((row) => row.dataset.id));
+    assert.equal(new Set(ids).size, ids.length, 'a line is shown twice');
+    assert.deepEqual([...ids].sort(), ids, 'no line is missing between the two answers');
+    assert.equal(Number(ids.at(-1)) - Number(ids[0]) + 1, ids.length);
+    assert.ok(mock.requests.some((r) => r.includes('before=')));
+  }));
+
 test('at most 400 lines stand in the document, and lines that came too fast are counted', () =>
   on('well', 'logs', {}, async (page, mock) => {
     const rows = page.locator(id('log-line'));

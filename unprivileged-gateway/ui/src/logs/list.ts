@@ -49,8 +49,8 @@ export class LogList {
   append(lines: LogLine[], q: string, skipped: number): void {
     if (!this.el.querySelector('.lg')) fill(this.el, this.more);
     // What a reload has already brought is not shown twice.
-    const last = [...this.el.querySelectorAll<HTMLElement>('.lg')].at(-1)?.dataset['id'] ?? '';
-    const fresh = ordered(lines).filter((line) => line.id > last);
+    const newest = this.ids().reduce((a, b) => (a > b ? a : b), '');
+    const fresh = ordered(lines).filter((line) => line.id > newest);
     if (!fresh.length) return;
     if (skipped > 0) this.el.append(h('div.skipped', null, `${format.int(skipped)} lines came faster than they can be shown; a filter narrows, Older lines has them`));
     this.el.append(...fresh.map((line) => this.row(line, q)));
@@ -70,9 +70,14 @@ export class LogList {
   }
 
   private askOlder(): void {
-    const first = this.el.querySelector<HTMLElement>('.lg')?.dataset['id'];
+    const [first = '', ...rest] = this.ids();
     this.actions.pause();
-    if (first) this.actions.older(first);
+    if (first) this.actions.older(rest.reduce((a, b) => (a < b ? a : b), first));
+  }
+
+  /** Text order of ids is order of arrival; that is what `before` goes by, and what has been shown is known by. */
+  private ids(): string[] {
+    return [...this.el.querySelectorAll<HTMLElement>('.lg')].map((row) => row.dataset['id'] ?? '');
   }
 
   private trim(end: 'first' | 'last'): void {
@@ -129,7 +134,9 @@ export class LogList {
     if (!line) return;
     this.actions.pause();
     row.setAttribute('aria-expanded', 'true');
-    row.after(this.details(line));
+    const details = this.details(line);
+    row.after(details);
+    details.scrollIntoView({ block: 'nearest' });
   }
 
   private details(line: LogLine): HTMLElement {
@@ -163,9 +170,10 @@ export class LogList {
   }
 }
 
-/** Oldest arrival first, whatever the order of the answer: text order of ids is order of arrival, which is also what `before` goes by. */
+/** Lines that came together, by their own clock, then by arrival. Timestamps are decimal text: shorter is earlier. */
 export function ordered(lines: LogLine[]): LogLine[] {
-  return [...lines].sort((a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0));
+  const by = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0);
+  return [...lines].sort((a, b) => a.ts_ns.length - b.ts_ns.length || by(a.ts_ns, b.ts_ns) || by(a.id, b.id));
 }
 
 function marked(line: string, q: string): Child {

@@ -17,6 +17,9 @@ export const SIGNALS: readonly { name: SignalName; title: string; unit: string }
   { name: 'profiles', title: 'Profiles', unit: 'stacks/s' },
 ];
 
+/** For the width of a pipe into the local view, which takes records and counts no bytes. */
+const NOMINAL_RECORD_BYTES = 200;
+
 export const servedSignals = (status: Status) => SIGNALS.filter((s) => status.signals[s.name]?.served);
 
 interface Row {
@@ -177,7 +180,7 @@ function destinationPipe(context: PageContext, d: DestinationStatus, signal: Sig
     inner: () => middle(lane),
     bytes() {
       const now = find(app.status(), d);
-      const each = now.sent > 0 ? now.sent_bytes / now.sent : 0;
+      const each = now.sent > 0 && now.sent_bytes > 0 ? now.sent_bytes / now.sent : NOMINAL_RECORD_BYTES;
       return app.history.sentRate(now) * each;
     },
     valve() {

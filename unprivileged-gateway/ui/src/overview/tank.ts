@@ -10,7 +10,7 @@ import { dress, fill, h, text } from '../dom/element';
 import * as format from '../dom/format';
 import { keyValues } from '../dom/parts';
 import { hideTip, showTip } from '../dom/tip';
-import { judge, keepsLocal, secondsToFull } from '../health';
+import { isView, judge, keepsLocal, secondsToFull } from '../health';
 import { paceOf } from '../pace';
 import { alpha, token } from '../theme';
 import type { Part } from './page';
@@ -45,9 +45,9 @@ export function tank(context: PageContext): Part {
     update(status) {
       const pace = paceOf(status, app.history);
       const waiting = app.history.last('waiting_bytes');
-      const oldest = Math.max(0, ...status.destinations.map((d) => d.waiting.oldest_age_s ?? 0));
+      const oldest = Math.max(0, ...status.destinations.filter((d) => !isView(d)).map((d) => d.waiting.oldest_age_s ?? 0));
       fill(big, format.bytes(waiting), h('small', null, 'waiting, all of it on disk'));
-      text(share, `${format.percent(waiting / status.storage.max_bytes, waiting / status.storage.max_bytes < 0.01 ? 2 : 1)} of ${format.size(status.storage.max_bytes)}, oldest record ${format.dur(oldest)}`);
+      text(share, shareOf(waiting, status, oldest));
       const full_s = secondsToFull(status, pace);
       const alone_s = (status.storage.max_bytes - status.storage.bytes) / pace.inflow_bps;
       const health = judge(status, pace);
@@ -57,6 +57,13 @@ export function tank(context: PageContext): Part {
       el.setAttribute('aria-label', `Write-ahead log. ${big.textContent ?? ''}. ${share.textContent ?? ''}. ${line}.`);
     },
   };
+}
+
+function shareOf(waiting: number, status: Status, oldest_s: number): string {
+  const { max_bytes } = status.storage;
+  if (waiting === 0) return `of ${format.size(max_bytes)}, nothing waits`;
+  const share = waiting / max_bytes;
+  return `${format.percent(share, share < 0.01 ? 2 : 1)} of ${format.size(max_bytes)}, oldest record ${format.dur(oldest_s)}`;
 }
 
 function roomFor(status: Status, full_s: number, alone_s: number, troubled: boolean): string {
