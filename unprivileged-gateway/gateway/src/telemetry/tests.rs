@@ -143,6 +143,37 @@ fn a_ledger_is_whole_whenever_it_is_read_while_records_move() {
 }
 
 #[test]
+fn nobody_reads_between_the_moved_cursor_and_the_booked_records() {
+    use std::sync::mpsc;
+    use std::time::Duration;
+    let telemetry = Telemetry::new();
+    let destination = telemetry.register(loki("logs"));
+    let finished = Arc::new(AtomicU64::new(0));
+    let (go, started) = mpsc::channel();
+    let (tell, seen) = mpsc::channel();
+    let reader = std::thread::spawn({
+        let (destination, finished) = (destination.clone(), finished.clone());
+        move || {
+            started.recv().unwrap();
+            let ledger = destination.read(Signal::Logs, || {
+                let waiting = Waiting { records: 5 - finished.load(Ordering::SeqCst), ..Waiting::default() };
+                Held { accepted: 5, waiting }
+            });
+            tell.send(ledger).unwrap();
+        }
+    });
+    let early = destination.settle(Signal::Logs, &Settled { sent: 5, ..Settled::default() }, || {
+        finished.store(5, Ordering::SeqCst);
+        go.send(()).unwrap();
+        // Nothing must come; a reader that could come in would do so at once.
+        seen.recv_timeout(Duration::from_millis(100))
+    });
+    assert!(early.is_err(), "read in between: {early:?}");
+    assert!(seen.recv().unwrap().adds_up());
+    reader.join().unwrap();
+}
+
+#[test]
 fn alloys_names_show_the_same_numbers_as_ours() {
     let (telemetry, snapshot) = busy();
     let text = text_of(&telemetry, &snapshot, Format::Classic);

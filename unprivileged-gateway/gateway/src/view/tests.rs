@@ -160,7 +160,7 @@ fn pages_by_id_give_every_line_once_even_while_lines_arrive() {
         let answer = view.search(&LogQuery { limit: 90, before, ..LogQuery::default() });
         let Some(last) = answer.lines.last() else { break };
         before = LineId::parse(&last.id);
-        assert!(before.is_some());
+        assert!(before.is_some() && seen.len() < 700);
         seen.extend(answer.lines.iter().map(|line| line.line.parse::<u64>().unwrap()));
         view.logs(8 + seen.len() as u64, &sidecar(T0), &request(&[], many(9000, 9010))).unwrap();
     }

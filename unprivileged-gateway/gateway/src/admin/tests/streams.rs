@@ -110,6 +110,8 @@ async fn streams_beyond_the_limit_are_refused_and_end_with_the_office() {
     drop(_open);
     for stream in &mut streams {
         while stream.more().await {}
+        // The last chunk of the encoding: ended, not cut off.
+        assert!(stream.text.ends_with("\r\n0\r\n\r\n"), "{}", stream.text);
     }
     closed.await.unwrap();
 }
