@@ -110,8 +110,11 @@ fn a_later_layer_wins_and_every_value_knows_its_layer() -> Test {
         given(Layer::Env, "BULKHEAD_STORAGE", Given::At("storage.path", "/env".into())),
         given(Layer::Flag, "--http", Given::At("http.listen", "127.0.0.1:3".into())),
         set("send.otlp.tempo.timeout=3s"),
+        set("storage.retain.logs=2h"),
     ];
-    let file = format!("{SMALL}http: {{ listen: '127.0.0.1:1' }}\nstorage:\n  path: /file\n  max: 1GiB\n");
+    let file = format!(
+        "{SMALL}http: {{ listen: '127.0.0.1:1' }}\nstorage:\n  path: /file\n  max: 1GiB\n  retain: {{ logs: 1h }}\n"
+    );
     let loaded = load_texts(&[&file], overrides)?;
     assert_eq!(loaded.config.http.listen.to_string(), "127.0.0.1:3");
     assert_eq!(loaded.config.storage.path, Path::new("/env"));
@@ -123,6 +126,7 @@ fn a_later_layer_wins_and_every_value_knows_its_layer() -> Test {
     assert_eq!(row("http.listen"), Some(("127.0.0.1:3", "flag", "--http")));
     assert_eq!(row("storage.path"), Some(("/env", "env", "BULKHEAD_STORAGE")));
     assert_eq!(row("send.otlp.tempo.timeout"), Some(("3s", "flag", "--set")));
+    assert_eq!(row("storage.retain.logs"), Some(("2h", "flag", "--set")));
     assert_eq!(row("storage.commit_window"), Some(("5ms", "default", "")));
     assert_eq!(row("node.name"), Some(("n1", "default", "host name")));
     let (value, layer, place) = row("storage.max").ok_or("no storage.max")?;
