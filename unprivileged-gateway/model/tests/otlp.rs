@@ -112,7 +112,7 @@ const OUT_OF_BODY: [u8; 4] = [5, 2, 2, 1];
 #[test]
 fn nesting_ends_where_prost_ends_it() {
     for levels in 0..120 {
-        let lists = [&[5, 1].repeat(levels)[..], &OUT_OF_BODY].concat();
+        let lists = [&[1, 5].repeat(levels)[..], &OUT_OF_BODY].concat();
         let maps = [&[2, 1, 6].repeat(levels)[..], &OUT_OF_BODY].concat();
         for numbers in [lists, maps] {
             for leaf in [&[][..], b"\x0a\x01x", b"\xf8\x01\x01"] {
@@ -121,8 +121,11 @@ fn nesting_ends_where_prost_ends_it() {
             }
         }
     }
-    let nested = |levels| ours(Request::Logs, &wrap(vec![], &[&[2, 1, 6].repeat(levels)[..], &OUT_OF_BODY].concat()));
-    assert_eq!((nested(32), nested(33)), (Some(1), None), "32 nested maps, as the interface says");
+    let nested = |inside_out: &[u8], levels| {
+        ours(Request::Logs, &wrap(vec![], &[&inside_out.repeat(levels)[..], &OUT_OF_BODY].concat()))
+    };
+    assert_eq!((nested(&[2, 1, 6], 32), nested(&[2, 1, 6], 33)), (Some(1), None), "32 maps, as the interface says");
+    assert_eq!((nested(&[1, 5], 48), nested(&[1, 5], 49)), (Some(1), None), "48 lists");
 }
 
 #[test]
