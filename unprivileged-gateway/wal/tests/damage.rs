@@ -193,3 +193,32 @@ fn with_every_snapshot_gone_an_unknown_destination_starts_at_the_oldest_frame() 
     assert_eq!(log.cursor(&a().id()).unwrap().seq, 11, "its registration and cursor records are still there");
     assert_eq!(log.cursor(&b.id()).unwrap().seq, 1, "from: now is not believed when the state is gone");
 }
+
+/// Deletion waits for two snapshots, so that one of them may rot.
+#[test]
+fn one_rotten_snapshot_forgets_nobody() {
+    let disk = ForgetfulDisk::new(4);
+    let (log, _) = try_open(&disk, 1);
+    let b = Destination { name: "b".into(), ..a() };
+    log.register(&[a(), b.clone()], 1).unwrap();
+    for fid in 1..=150 {
+        let body = payload(fid, 1500);
+        log.append(NewFrame { parts: &[&body], items: 1, appended_at: fid, ..NewFrame::default() }).unwrap();
+        let _ = log.commit(2).unwrap();
+        for id in [a().id(), b.id()] {
+            log.advance(&id, fid, 1, fid);
+        }
+        for (name, len) in segments(&disk) {
+            let page = u32::from_le_bytes(disk.content(&name).unwrap()[12..16].try_into().unwrap()) as usize;
+            let rotten = disk.fork();
+            assert!(page + 200 < len && rotten.flip(&name, page + 80 + 104 + 3, 0));
+            let (again, _) = try_open(&rotten, 2);
+            for id in [a().id(), b.id()] {
+                let cursor = again.cursor(&id);
+                assert!(cursor.is_some(), "{id} is forgotten when the snapshot of {name} rots at frame {fid}");
+                assert!(cursor.unwrap().seq + 2 >= fid, "{id} fell back to {cursor:?} at frame {fid}");
+            }
+        }
+    }
+    assert!(log.stats().deleted > 2);
+}
