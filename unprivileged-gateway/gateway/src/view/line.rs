@@ -7,7 +7,7 @@
 use super::value::{VALUE_BYTES_MAX, cut, head, hex, metadata_name, text};
 use model::envelope::Sidecar;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
-use opentelemetry_proto::tonic::common::v1::KeyValue;
+use opentelemetry_proto::tonic::common::v1::{InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use prost::Message as _;
 use std::collections::BTreeMap;
@@ -37,7 +37,7 @@ pub(super) struct Group {
 pub(super) struct Line {
     /// Unix nanoseconds.
     pub(super) at: u64,
-    pub(super) level: Box<str>,
+    pub(super) level: &'static str,
     pub(super) line: Box<str>,
     pub(super) metadata: Box<[(String, String)]>,
     pub(super) trace_id: [u8; 16],
@@ -81,7 +81,7 @@ fn group_bytes(group: &Group) -> usize {
 }
 
 fn line_bytes(line: &Line) -> usize {
-    let own = size_of::<Line>() + 3 * ALLOCATION_BYTES + line.level.len() + line.line.len();
+    let own = size_of::<Line>() + 2 * ALLOCATION_BYTES + line.line.len();
     own + pairs_bytes(line.metadata.iter().map(|(name, value)| (name, value)))
 }
 
@@ -93,7 +93,7 @@ pub(super) fn decode(seq: u64, sidecar: &Sidecar, raw: &[u8], seen: u64) -> Resu
     for resource_logs in request.resource_logs {
         let resource = resource_logs.resource.map(|resource| resource.attributes).unwrap_or_default();
         for scope_logs in resource_logs.scope_logs {
-            let scope = scope_logs.scope.map(|scope| scope.attributes).unwrap_or_default();
+            let scope = scope_logs.scope.unwrap_or_default();
             let group = Arc::new(group(&resource, &scope, sidecar));
             for records in scope_logs.log_records.chunks(CHUNK_LINES_MAX) {
                 let lines: Box<[Line]> = records.iter().map(|record| line(record, sidecar)).collect();
@@ -123,7 +123,7 @@ fn label_of(attribute: &str) -> Option<&'static str> {
     }
 }
 
-fn group(resource: &[KeyValue], scope: &[KeyValue], sidecar: &Sidecar) -> Group {
+fn group(resource: &[KeyValue], scope: &InstrumentationScope, sidecar: &Sidecar) -> Group {
     let mut group = Group::default();
     let mut put = |name: &str, value: String| match label_of(name) {
         Some(label) => group.labels.insert(label.to_owned(), value),
@@ -136,8 +136,13 @@ fn group(resource: &[KeyValue], scope: &[KeyValue], sidecar: &Sidecar) -> Group 
     for attribute in resource {
         put(&attribute.key, text(attribute.value.as_ref(), VALUE_BYTES_MAX));
     }
-    for attribute in scope {
+    for attribute in &scope.attributes {
         group.metadata.insert(metadata_name(&attribute.key), text(attribute.value.as_ref(), VALUE_BYTES_MAX));
+    }
+    for (name, value) in [("scope_name", &scope.name), ("scope_version", &scope.version)] {
+        if !value.is_empty() {
+            group.metadata.insert(name.to_owned(), cut(value, VALUE_BYTES_MAX));
+        }
     }
     group.labels.retain(|_, value| !value.is_empty());
     group.service = group.labels.get("service_name").cloned().unwrap_or_default();
@@ -149,32 +154,53 @@ fn group(resource: &[KeyValue], scope: &[KeyValue], sidecar: &Sidecar) -> Group 
     group
 }
 
-/// (`detected_level`, is the number the first of its level's four)
-fn level(record: &LogRecord) -> (String, bool) {
-    let number = usize::try_from(record.severity_number).unwrap_or(0);
-    match LEVELS.get(number.wrapping_sub(1) / 4) {
-        Some(level) => ((*level).to_owned(), number % 4 == 1),
-        None if record.severity_text.is_empty() => (UNKNOWN.to_owned(), number == 0),
-        None => (head(&record.severity_text, 64).to_lowercase(), number == 0),
+/// Loki's name of a record's level: by the number where it has one, else by the words that Loki itself knows.
+fn level(record: &LogRecord) -> &'static str {
+    if let 1..=24 = record.severity_number {
+        return LEVELS[(record.severity_number as usize - 1) / 4];
+    }
+    match head(&record.severity_text, 16).to_ascii_lowercase().as_str() {
+        "trace" | "trc" => "trace",
+        "debug" | "dbg" => "debug",
+        "info" | "inf" | "information" => "info",
+        "warn" | "wrn" | "warning" => "warn",
+        "error" | "err" => "error",
+        "critical" => "critical",
+        "fatal" => "fatal",
+        _ => UNKNOWN,
     }
 }
 
+/// What the record's severity adds to its metadata: only what the level does not say.
+fn severity(record: &LogRecord, level: &str) -> Pairs {
+    let (number, text) = (record.severity_number, record.severity_text.as_str());
+    let mut pairs = Pairs::new();
+    if !text.is_empty() && text.to_ascii_lowercase() != level {
+        pairs.push(("severity_text".to_owned(), cut(text, VALUE_BYTES_MAX)));
+    }
+    if number != 0 && !((1..=24).contains(&number) && number % 4 == 1) {
+        pairs.push(("severity_number".to_owned(), number.to_string()));
+    }
+    if number != 0 || !text.is_empty() {
+        pairs.push(("detected_level".to_owned(), level.to_owned()));
+    }
+    pairs
+}
+
 fn line(record: &LogRecord, sidecar: &Sidecar) -> Line {
-    let (level, first_of_level) = level(record);
-    let mut metadata = Pairs::with_capacity(record.attributes.len() + 2);
-    if !record.severity_text.is_empty() && record.severity_text.to_lowercase() != level {
-        metadata.push(("severity_text".to_owned(), cut(&record.severity_text, VALUE_BYTES_MAX)));
-    }
-    if !first_of_level {
-        metadata.push(("severity_number".to_owned(), record.severity_number.to_string()));
-    }
+    let level = level(record);
+    let mut metadata = Pairs::new();
     for attribute in &record.attributes {
         metadata.push((metadata_name(&attribute.key), text(attribute.value.as_ref(), VALUE_BYTES_MAX)));
     }
+    if !record.event_name.is_empty() {
+        metadata.push(("event_name".to_owned(), cut(&record.event_name, VALUE_BYTES_MAX)));
+    }
+    metadata.extend(severity(record, level));
     let at = [record.time_unix_nano, record.observed_time_unix_nano].into_iter().find(|at| *at != 0);
     Line {
         at: at.unwrap_or(sidecar.received_at),
-        level: level.into(),
+        level,
         line: text(record.body.as_ref(), LINE_BYTES_MAX).into(),
         metadata: metadata.into(),
         trace_id: record.trace_id.as_slice().try_into().unwrap_or_default(),

@@ -172,7 +172,7 @@ impl<'a> Sieve<'a> {
     }
 
     fn level(&self, line: &Line) -> bool {
-        self.filter.levels.is_empty() || self.filter.levels.iter().any(|level| **level == *line.level)
+        self.filter.levels.is_empty() || self.filter.levels.iter().any(|level| level == line.level)
     }
 
     fn service(&self, group: &Group) -> bool {
@@ -182,8 +182,7 @@ impl<'a> Sieve<'a> {
     /// Everything but time, level and service.
     fn rest(&self, group: &Group, line: &Line) -> bool {
         let trace = self.filter.trace_id.is_empty() || self.trace_id.is_some_and(|id| id == line.trace_id);
-        let pairs =
-            || self.filter.pairs.iter().all(|(name, value)| value_of(group, line, name) == Some(value.as_str()));
+        let pairs = || self.filter.pairs.iter().all(|(name, value)| has(group, line, name, value));
         let text = || {
             self.needle.is_in(&line.line)
                 || (self.needle.is_hex()
@@ -198,19 +197,20 @@ impl<'a> Sieve<'a> {
 }
 
 /// The record wins over scope and resource, metadata over labels.
-fn value_of<'a>(group: &'a Group, line: &'a Line, name: &str) -> Option<&'a str> {
-    if name == "detected_level" {
-        return Some(&line.level);
+fn has(group: &Group, line: &Line, name: &str, value: &str) -> bool {
+    match name {
+        "trace_id" => return line.trace_hex() == value,
+        "span_id" => return line.span_hex() == value,
+        _ => {}
     }
     let own = line.metadata.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value);
-    own.or_else(|| group.metadata.get(name)).or_else(|| group.labels.get(name)).map(String::as_str)
+    own.or_else(|| group.metadata.get(name)).or_else(|| group.labels.get(name)).is_some_and(|held| held == value)
 }
 
 pub(super) fn shown(chunk: &Chunk, place: usize) -> Option<ShownLine> {
     let line = chunk.lines.get(place)?;
     let mut metadata = chunk.group.metadata.clone();
     metadata.extend(line.metadata.iter().cloned());
-    metadata.insert("detected_level".to_owned(), line.level.to_string());
     Some(ShownLine {
         id: id_of(chunk, place).to_text(),
         ts_ns: line.at.to_string(),
@@ -253,7 +253,7 @@ pub(super) fn search(chunks: &VecDeque<Arc<Chunk>>, covers: Covers, query: &LogQ
                 continue;
             }
             if service {
-                count(&mut answer.facets.level, &line.level);
+                count(&mut answer.facets.level, line.level);
             }
             if level {
                 count(&mut answer.facets.service, &chunk.group.service);
@@ -262,7 +262,7 @@ pub(super) fn search(chunks: &VecDeque<Arc<Chunk>>, covers: Covers, query: &LogQ
                 continue;
             }
             answer.matched += 1;
-            answer.histogram.add(&line.level, line.at);
+            answer.histogram.add(line.level, line.at);
             let wanted = query.before.is_none_or(|before| id_of(chunk, place) < before);
             if wanted && answer.lines.len() < query.limit.min(LINES_MAX) && bytes < ANSWER_BYTES_MAX {
                 bytes += line.line.len() + chunk.bytes / chunk.lines.len().max(1);

@@ -94,7 +94,7 @@ fn severity_is_repeated_only_where_the_level_does_not_say_it() {
     };
     let said: Vec<_> = answer.lines.iter().rev().map(said).collect();
     let expected =
-        [("info", "", ""), ("info", "", "10"), ("error", "SEVERE", ""), ("notice", "", ""), ("unknown", "", "")];
+        [("info", "", ""), ("info", "", "10"), ("error", "SEVERE", ""), ("unknown", "Notice", ""), ("unknown", "", "")];
     assert_eq!(said, expected.map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned())));
 }
 
@@ -349,4 +349,117 @@ fn an_endless_trace_is_cut_and_spans_without_an_id_are_left_out() {
     view.traces(2, &sidecar(T0), &spans(vec![Span { trace_id: vec![1, 2], ..span(1, 1, 0, 0, 1) }])).unwrap();
     let stats = view.stats();
     assert_eq!((stats.traces, stats.spans_evicted), (1, 7));
+}
+
+/// The messages of Loki's push API, as far as this test reads them.
+mod push {
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Request {
+        #[prost(message, repeated, tag = "1")]
+        pub(super) streams: Vec<Stream>,
+    }
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Stream {
+        #[prost(string, tag = "1")]
+        pub(super) labels: String,
+        #[prost(message, repeated, tag = "2")]
+        pub(super) entries: Vec<Entry>,
+    }
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Entry {
+        #[prost(string, tag = "2")]
+        pub(super) line: String,
+        #[prost(message, repeated, tag = "3")]
+        pub(super) metadata: Vec<Pair>,
+    }
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Pair {
+        #[prost(string, tag = "1")]
+        pub(super) name: String,
+        #[prost(string, tag = "2")]
+        pub(super) value: String,
+    }
+}
+
+fn typed(key: &str, value: Any) -> KeyValue {
+    KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
+}
+
+/// One of every type.
+fn values() -> Vec<Any> {
+    use opentelemetry_proto::tonic::common::v1::{ArrayValue, KeyValueList};
+    let number = |value| AnyValue { value: Some(Any::DoubleValue(value)) };
+    let list = || Any::ArrayValue(ArrayValue { values: vec![number(2.0), number(0.5), AnyValue { value: None }] });
+    let bytes = Any::BytesValue(vec![1, 2, 255, 0]);
+    let pairs = vec![typed("z", Any::BoolValue(true)), typed("a\"b", list()), typed("b", bytes)];
+    vec![
+        Any::StringValue("text <&> \"quoted\"".to_owned()),
+        Any::BoolValue(false),
+        Any::IntValue(i64::MIN),
+        Any::DoubleValue(1e21),
+        Any::DoubleValue(0.1),
+        Any::DoubleValue(f64::NEG_INFINITY),
+        Any::BytesValue(b"hello".to_vec()),
+        list(),
+        Any::KvlistValue(KeyValueList { values: pairs }),
+    ]
+}
+
+/// Lines with every level and way of saying it, every type of value, names to clean, repeated names.
+fn varied() -> Vec<u8> {
+    let values = values();
+    let texts = ["", "INFO", "Information", "warning", "Notice", "CRITICAL", "größe"];
+    let mut records = Vec::new();
+    for (i, body) in values.iter().enumerate() {
+        for number in [0, 1, 2, 9, 12, 13, 24, 25] {
+            records.push(LogRecord {
+                time_unix_nano: T0 + records.len() as u64,
+                severity_number: number,
+                severity_text: texts[(i + number as usize) % texts.len()].to_owned(),
+                body: Some(AnyValue { value: Some(body.clone()) }),
+                attributes: vec![
+                    typed("http.größe-1", values[(i + 1) % values.len()].clone()),
+                    attribute("scope.kind", "record"),
+                    typed("twice", Any::IntValue(1)),
+                    typed("twice", Any::IntValue(2)),
+                    attribute("", "nameless"),
+                ],
+                event_name: if i % 2 == 0 { String::new() } else { "paid".to_owned() },
+                ..LogRecord::default()
+            });
+        }
+    }
+    let resource = [("service.name", "pay"), ("service.namespace", "shop"), ("k8s.pod.name", "p"), ("host.name", "h")];
+    let mut request = ExportLogsServiceRequest::decode(&*request(&resource, records)).unwrap();
+    let scope = request.resource_logs[0].scope_logs[0].scope.as_mut().unwrap();
+    (scope.name, scope.version) = ("lib".to_owned(), "1.2".to_owned());
+    request.encode_to_vec()
+}
+
+#[test]
+fn the_page_shows_the_labels_lines_and_metadata_that_loki_is_sent() {
+    let (raw, sidecar) = (varied(), sidecar(T0));
+    let mut encoder = model::loki::Encoder::new(model::loki::Options::default());
+    let added = encoder.add(1, &sidecar, &raw);
+    assert!(added.offenders.is_empty() && added.malformed.is_none());
+    let mut sent = Vec::new();
+    for push in encoder.finish(1, &|_| true) {
+        let body = snap::raw::Decoder::new().decompress_vec(&push.body).unwrap();
+        for stream in push::Request::decode(&*body).unwrap().streams {
+            for entry in stream.entries {
+                let pairs = entry.metadata.into_iter().map(|pair| (pair.name, pair.value));
+                let metadata: std::collections::BTreeMap<String, String> = pairs.collect();
+                sent.push((stream.labels.clone(), entry.line, metadata));
+            }
+        }
+    }
+    let view = view();
+    view.logs(1, &sidecar, &raw).unwrap();
+    let answer = view.search(&LogQuery { limit: LINES_MAX, ..LogQuery::default() });
+    assert_eq!((answer.lines.len(), answer.lines.is_empty()), (sent.len(), false));
+    for (line, (labels, text, metadata)) in answer.lines.iter().rev().zip(sent) {
+        let shown: Vec<String> = line.labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
+        assert_eq!(format!("{{{}}}", shown.join(", ")), labels);
+        assert_eq!((&line.line, &line.metadata), (&text, &metadata), "severity {}", line.level);
+    }
 }

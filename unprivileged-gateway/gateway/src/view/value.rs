@@ -39,12 +39,26 @@ pub(super) fn cut(text: &str, bytes_max: usize) -> String {
     format!("{}… (cut, {} bytes in all)", head(text, bytes_max), text.len())
 }
 
-/// A body or an attribute as one text: a string is itself, lists and maps are JSON, bytes are hex.
+/// RFC 4648, standard alphabet, padded.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let bits = (0..3).fold(0, |bits, at| bits << 8 | u32::from(chunk.get(at).copied().unwrap_or(0)));
+        for place in 0..4 {
+            let digit = DIGITS[(bits >> (18 - 6 * place) & 63) as usize];
+            text.push(if place <= chunk.len() { char::from(digit) } else { '=' });
+        }
+    }
+    text
+}
+
+/// A body or an attribute as one text, as Loki gets it: a string is itself, lists and maps are JSON, bytes are base64.
 pub(super) fn text(value: Option<&AnyValue>, bytes_max: usize) -> String {
     match value.and_then(|value| value.value.as_ref()) {
         None => String::new(),
         Some(Any::StringValue(text)) => cut(text, bytes_max),
-        Some(Any::BytesValue(bytes)) => cut(&hex(&bytes[..bytes.len().min(bytes_max)]), bytes_max),
+        Some(Any::BytesValue(bytes)) => cut(&base64(&bytes[..bytes.len().min(bytes_max)]), bytes_max),
         Some(Any::ArrayValue(_) | Any::KvlistValue(_)) => cut(&json(value, 0).to_string(), bytes_max),
         Some(other) => scalar(other),
     }
@@ -54,9 +68,28 @@ fn scalar(value: &Any) -> String {
     match value {
         Any::BoolValue(value) => value.to_string(),
         Any::IntValue(value) => value.to_string(),
-        Any::DoubleValue(value) => value.to_string(),
-        Any::StringValueStrindex(index) => format!("(string {index} of a dictionary)"),
-        Any::StringValue(_) | Any::BytesValue(_) | Any::ArrayValue(_) | Any::KvlistValue(_) => String::new(),
+        Any::DoubleValue(value) => double(*value),
+        Any::StringValueStrindex(_)
+        | Any::StringValue(_)
+        | Any::BytesValue(_)
+        | Any::ArrayValue(_)
+        | Any::KvlistValue(_) => String::new(),
+    }
+}
+
+/// The shortest digits that read back as the same number; an exponent below 1e-6 and from 1e21 on, as in JSON.
+fn double(value: f64) -> String {
+    let size = value.abs();
+    if value.is_infinite() {
+        return if value > 0.0 { "Infinity".to_owned() } else { "-Infinity".to_owned() };
+    }
+    if size == 0.0 || value.is_nan() || (1e-6..1e21).contains(&size) {
+        return value.to_string();
+    }
+    let digits = format!("{value:e}");
+    match digits.split_once('e') {
+        Some((mantissa, exponent)) if !exponent.starts_with('-') => format!("{mantissa}e+{exponent}"),
+        _ => digits,
     }
 }
 
@@ -68,8 +101,10 @@ fn json(value: Option<&AnyValue>, depth: usize) -> Value {
         // Beyond 2^53 a browser would round it.
         Some(Any::IntValue(value)) if value.unsigned_abs() > 1 << 53 => value.to_string().into(),
         Some(Any::IntValue(value)) => (*value).into(),
+        // Without a point, as JavaScript and Loki's JSON write it.
+        Some(Any::DoubleValue(value)) if value.fract() == 0.0 && value.abs() < 1e15 => (*value as i64).into(),
         Some(Any::DoubleValue(value)) if value.is_finite() => (*value).into(),
-        Some(Any::BytesValue(bytes)) => hex(&bytes[..bytes.len().min(VALUE_BYTES_MAX / 2)]).into(),
+        Some(Any::BytesValue(bytes)) => base64(&bytes[..bytes.len().min(VALUE_BYTES_MAX / 2)]).into(),
         Some(Any::ArrayValue(_) | Any::KvlistValue(_)) if depth >= DEPTH_MAX => DEEPER.into(),
         Some(Any::ArrayValue(list)) => list.values.iter().map(|value| json(Some(value), depth + 1)).collect(),
         Some(Any::KvlistValue(map)) => Value::Object(object(&map.values, depth + 1)),
@@ -88,7 +123,11 @@ pub(super) fn object(attributes: &[KeyValue], depth: usize) -> Map<String, Value
 /// An attribute's name as structured metadata has it: every character outside `[A-Za-z0-9_]` becomes `_`.
 pub(super) fn metadata_name(name: &str) -> String {
     let clean = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
-    head(name, VALUE_BYTES_MAX).chars().map(clean).collect()
+    match head(name, VALUE_BYTES_MAX) {
+        // Loki has no nameless metadata.
+        "" => "_".to_owned(),
+        name => name.chars().map(clean).collect(),
+    }
 }
 
 #[cfg(test)]
