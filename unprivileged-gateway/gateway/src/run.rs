@@ -6,7 +6,7 @@
 use crate::admin::{self, Addresses, Admin, ConfigPage, NodeInfo};
 use crate::budget::Budget;
 use crate::cli::Exit;
-use crate::config::{Config, Loaded};
+use crate::config::{Auth, Config, Loaded};
 use crate::destination;
 use crate::receiver::{self, LocalAddrs};
 use crate::seam::Signal;
@@ -193,6 +193,12 @@ fn banner(loaded: &Loaded, store: &Store, url: &str, otlp: LocalAddrs) {
     println!("  page        {url}");
     println!("  OTLP        grpc {}   http {}", shown(otlp.grpc), shown(otlp.http));
     println!("  log         {} (at most {})", config.storage.path.display(), human(config.storage.max));
+    for clear in config.sent_in_the_clear() {
+        println!("  in clear    {clear}");
+    }
+    for open in open_doors(config) {
+        println!("  open door   {open}");
+    }
     let unserved: Vec<&str> =
         [Signal::Logs, Signal::Traces].into_iter().filter(|s| store.log(*s).is_none()).map(Signal::name).collect();
     if !unserved.is_empty() {
@@ -204,6 +210,22 @@ fn banner(loaded: &Loaded, store: &Store, url: &str, otlp: LocalAddrs) {
     }
     // A script that waits for this line must not wait for a full buffer.
     let _ = std::io::Write::flush(&mut std::io::stdout());
+}
+
+/// Doors off loopback that ask nobody who they are: allowed because somebody said `auth: none`, and said again at every start.
+fn open_doors(config: &Config) -> Vec<String> {
+    let mut doors = Vec::new();
+    let mut judge = |key: &str, address: Option<SocketAddr>, auth: &Auth| {
+        if let Some(address) = address.filter(|a| *auth == Auth::Open && !a.ip().to_canonical().is_loopback()) {
+            doors.push(format!("{key} {address}: whoever reaches it is let in (auth: none)"));
+        }
+    };
+    judge("http.listen", Some(config.http.listen), &config.http.auth);
+    if let Some(otlp) = &config.receive.otlp {
+        judge("receive.otlp.grpc", otlp.grpc, &otlp.auth);
+        judge("receive.otlp.http", otlp.http, &otlp.auth);
+    }
+    doors
 }
 
 fn human(bytes: u64) -> String {
