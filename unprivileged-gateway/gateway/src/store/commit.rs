@@ -8,6 +8,7 @@
 
 use crate::store::now_ns;
 use crate::telemetry::Telemetry;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -96,18 +97,35 @@ struct Worker {
 impl Worker {
     fn run(self) {
         let mut last = Instant::now().checked_sub(self.window).unwrap_or_else(Instant::now);
-        let mut reopen = Reopen::default();
+        let (mut reopen, mut damage) = (Reopen::default(), BTreeMap::new());
+        let mut looked = last;
         loop {
             let stopping = self.wait(last);
             last = Instant::now();
-            if self.log.stats().closed.is_some() {
-                reopen.attempt(self.name, &self.log);
+            // Asking the log costs a list of its destinations: once a second is often enough.
+            if last.duration_since(looked) >= IDLE_COMMIT {
+                looked = last;
+                self.look_after(&mut reopen, &mut damage);
             }
             self.commit(last);
             self.shared.rounds.send_modify(|n| *n += 1);
             if stopping && self.log.pending().frames == 0 {
                 return;
             }
+        }
+    }
+
+    /// Counts damage that readers met since the last look, and tries to open an intake that has closed.
+    fn look_after(&self, reopen: &mut Reopen, seen: &mut BTreeMap<&'static str, u64>) {
+        let stats = self.log.stats();
+        for (kind, count) in stats.damage {
+            let before = seen.insert(kind, count).unwrap_or_default();
+            if count > before {
+                self.telemetry.damaged(self.name, kind, count - before);
+            }
+        }
+        if stats.closed.is_some() {
+            reopen.attempt(self.name, &self.log);
         }
     }
 

@@ -277,7 +277,7 @@ fn report(name: &'static str, recovery: &wal::Recovery, telemetry: &Telemetry) {
             to = range.to,
             "unreadable at the tail; it may have been acknowledged"
         );
-        telemetry.damaged(name, "torn_tail", range.to.saturating_sub(range.from));
+        telemetry.damaged(name, "torn_tail_records", range.to.saturating_sub(range.from));
     }
     for range in &recovery.damaged {
         tracing::error!(
@@ -286,7 +286,7 @@ fn report(name: &'static str, recovery: &wal::Recovery, telemetry: &Telemetry) {
             to = range.to,
             "unreadable below a synced offset: acknowledged records are damaged"
         );
-        telemetry.damaged(name, "damaged", range.to.saturating_sub(range.from));
+        telemetry.damaged(name, "damaged_records", range.to.saturating_sub(range.from));
     }
     if let Some(why) = &recovery.closed {
         tracing::error!(log = name, why, "intake is closed; records on disk are read and sent");
