@@ -55,7 +55,7 @@ struct Platter {
     pending: Vec<NameOp>,
     next_node: u64,
     ops: u64,
-    fault: Option<(u64, Fault)>,
+    faults: Vec<(u64, Fault)>,
     random: u64,
     dead: bool,
     capacity: Option<u64>,
@@ -89,15 +89,16 @@ impl ForgetfulDisk {
         self.lock().ops
     }
 
-    /// The fault strikes at the `after`-th writing operation from now (0: the next one).
+    /// A fault strikes at the `after`-th writing operation from now (0: the next one). Several may be armed.
     pub fn arm(&self, after: u64, fault: Fault) {
         let mut p = self.lock();
-        p.fault = Some((p.ops + after, fault));
+        let at = p.ops + after;
+        p.faults.push((at, fault));
     }
 
-    /// Takes back a fault that has not struck. True: it had struck already.
-    pub fn disarm(&self) -> bool {
-        self.lock().fault.take().is_none()
+    /// Takes back faults that have not struck.
+    pub fn disarm(&self) {
+        self.lock().faults.clear();
     }
 
     /// Whether a crash has struck.
@@ -108,7 +109,8 @@ impl ForgetfulDisk {
     /// A new process on the same machine: the page cache is still there.
     pub fn revive(&self) {
         let mut p = self.lock();
-        (p.dead, p.fault) = (false, None);
+        p.dead = false;
+        p.faults.clear();
     }
 
     /// At most this many bytes in all files; `None`: no limit.
@@ -144,7 +146,8 @@ impl ForgetfulDisk {
             node.cut(&mut p);
             p.nodes.insert(n, node);
         }
-        (p.dead, p.fault, p.read_only) = (false, None, false);
+        (p.dead, p.read_only) = (false, false);
+        p.faults.clear();
     }
 
     /// Flips one bit of a file, on the platter and in the cache. False: there is no such byte.
@@ -304,14 +307,10 @@ impl Platter {
         }
         let op = self.ops;
         self.ops += 1;
-        match self.fault {
-            Some((at, fault)) if at <= op => {
-                self.fault = None;
-                self.dead = fault == Fault::Crash;
-                Err(fault)
-            }
-            _ => Ok(()),
-        }
+        let Some(i) = self.faults.iter().position(|(at, _)| *at <= op) else { return Ok(()) };
+        let (_, fault) = self.faults.remove(i);
+        self.dead = fault == Fault::Crash;
+        Err(fault)
     }
 
     fn step(&mut self) -> io::Result<()> {

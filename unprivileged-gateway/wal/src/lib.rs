@@ -8,14 +8,15 @@
 //! |---|---|
 //! | how a frame gets in | [`log`](Log::append), `group`, `record` |
 //! | when it may be acknowledged | `commit` ([`Synced`]) |
-//! | who reads, how far | `register`, `state`, `reader` |
+//! | who reads, how far | `register`, `state`, `reader`, `shown` |
 //! | what a restart does | `recover`, `start` |
-//! | where the room goes | `space` |
+//! | where the room goes | `space`, `delete` |
 //! | what lies in a folder nobody holds | [`inspect`] |
 //! | how a reader finds its place sooner | [`Index`] |
 #![forbid(unsafe_code)]
 
 mod commit;
+mod delete;
 mod disk;
 mod folder;
 #[cfg(any(test, feature = "testing"))]
@@ -31,6 +32,7 @@ mod recover;
 mod register;
 mod scan;
 mod segment;
+mod shown;
 mod space;
 mod start;
 mod state;

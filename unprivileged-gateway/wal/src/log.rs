@@ -7,15 +7,16 @@
 
 use crate::commit::{Committer, Synced};
 use crate::disk::Disk;
-use crate::group::{Group, Point, Totals};
+use crate::group::{Group, Totals};
 use crate::origin::{Mark, Marks, NodeId, Origin, Seen, Stream};
 use crate::record::{self, Codec, Epoch, Header, PAYLOAD_BYTES_MAX, kind};
 use crate::recover::{Recovery, Segment};
+use crate::shown::Shown;
 use crate::space::Space;
 use crate::state::{Cursor, DestinationId, Registered};
-use crate::stats::{DestinationStats, Stats, Waiting};
-use bytes::{Bytes, BytesMut};
-use std::collections::{BTreeMap, VecDeque};
+use crate::stats::{Stats, Waiting};
+use bytes::BytesMut;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -25,8 +26,6 @@ pub const PENDING_BYTES_MAX: usize = 2 * PAYLOAD_BYTES_MAX;
 pub const ROLL_AGE_NS: u64 = 60 * 1_000_000_000;
 /// Recent commits kept in memory for readers, unless the options say otherwise.
 pub const TAIL_BYTES: usize = 8 << 20;
-/// Places remembered for readers that are behind.
-const NOTES_MAX: usize = 4_096;
 
 /// What a log is made of.
 pub struct LogOptions {
@@ -239,37 +238,6 @@ impl Registry {
     pub(crate) fn find_mut(&mut self, id: &DestinationId) -> Option<&mut Registered> {
         self.by_uid.values_mut().find(|d| d.id() == *id)
     }
-}
-
-/// A written group, kept for readers.
-pub(crate) struct Chunk {
-    pub(crate) base: u64,
-    pub(crate) records_at: usize,
-    pub(crate) first_seq: u64,
-    pub(crate) next_seq: u64,
-    /// Memory held by `bytes`.
-    pub(crate) capacity: usize,
-    pub(crate) bytes: Bytes,
-}
-
-/// What readers may see.
-#[derive(Default)]
-pub(crate) struct Shown {
-    pub(crate) segments: Vec<Segment>,
-    pub(crate) chunks: VecDeque<Arc<Chunk>>,
-    pub(crate) chunk_bytes: usize,
-    /// Totals over what is synced.
-    pub(crate) totals: Totals,
-    pub(crate) marks: Marks,
-    pub(crate) refused: Vec<(u64, u64)>,
-    pub(crate) damage: BTreeMap<&'static str, u64>,
-    /// Exact places that readers have passed: seq -> place.
-    pub(crate) notes: BTreeMap<u64, Point>,
-    pub(crate) closed: Option<String>,
-    pub(crate) commits: u64,
-    pub(crate) rolls: u64,
-    pub(crate) deleted: u64,
-    pub(crate) failures: u64,
 }
 
 /// A lock that a panicking thread left behind is taken all the same: the committer aborts the process on a panic, and
@@ -513,87 +481,5 @@ impl Inner {
         self.starved.store(true, Release);
         let fraction = self.space.pressure_with(&self.name, held as u64).fraction;
         Err(Refused::Full { log: self.name.clone(), fraction })
-    }
-}
-
-impl Shown {
-    /// Bytes of all segment files.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.segments.iter().map(|s| s.file_bytes).sum()
-    }
-
-    pub(crate) fn count(&mut self, kind: &'static str) {
-        *self.damage.entry(kind).or_default() += 1;
-    }
-
-    pub(crate) fn note(&mut self, p: Point) {
-        self.notes.insert(p.seq, p);
-        if self.notes.len() > NOTES_MAX {
-            self.notes.pop_first();
-        }
-    }
-
-    /// The exact place of a frame, if it is known without reading the disk.
-    pub(crate) fn place(&self, seq: u64) -> Option<Point> {
-        if seq >= self.totals.next_seq {
-            let Totals { next_seq, items, bytes } = self.totals;
-            return Some(Point { seq: next_seq, offset: 0, items_before: items, bytes_before: bytes, appended_at: 0 });
-        }
-        if let Some(p) = self.notes.get(&seq) {
-            return Some(*p);
-        }
-        let chunk = self.chunks.iter().find(|c| c.first_seq <= seq && seq < c.next_seq)?;
-        crate::reader::frames_of(chunk).find(|(_, h)| h.seq >= seq).map(|(at, h)| Point {
-            seq,
-            offset: chunk.base + at as u64,
-            items_before: h.items_before,
-            bytes_before: h.bytes_before,
-            appended_at: h.appended_at,
-        })
-    }
-
-    /// Items and bytes behind a cursor that moves by `items` to a place nobody knows exactly.
-    fn estimate(&self, cursor: &Cursor, items: u64) -> (u64, u64) {
-        let items = (cursor.items + items).min(self.totals.items);
-        let (left, all) = (items - cursor.items.min(items), self.totals.items.saturating_sub(cursor.items).max(1));
-        let bytes = self.totals.bytes.saturating_sub(cursor.bytes);
-        (items, cursor.bytes + (u128::from(bytes) * u128::from(left) / u128::from(all)) as u64)
-    }
-
-    pub(crate) fn waiting(&self, cursor: &Cursor) -> Waiting {
-        if cursor.seq >= self.totals.next_seq {
-            return Waiting::default();
-        }
-        let items = self.totals.items.saturating_sub(cursor.items);
-        let bytes = self.totals.bytes.saturating_sub(cursor.bytes);
-        let oldest_appended_at = self.time_at(cursor.seq).filter(|_| items > 0 || bytes > 0);
-        Waiting { items, bytes, oldest_appended_at }
-    }
-
-    /// When the frame was appended, or one a little before it.
-    fn time_at(&self, seq: u64) -> Option<u64> {
-        if let Some(p) = self.place(seq) {
-            return Some(p.appended_at);
-        }
-        let s = self.segments.iter().rev().find(|s| s.first_seq <= seq).or(self.segments.first())?;
-        let noted = self.notes.range(..=seq).next_back().map(|(_, p)| p).filter(|p| p.seq >= s.first_seq);
-        let point = s.points.iter().rev().find(|p| p.seq <= seq);
-        let times = [Some(s.first_time), noted.map(|p| p.appended_at), point.map(|p| p.appended_at)];
-        times.into_iter().flatten().max()
-    }
-
-    fn destination(&self, r: &Registered) -> DestinationStats {
-        let synced = r.synced.map_or(0, |c| c.seq);
-        let older = self.segments.len().saturating_sub(1);
-        let holds_segments =
-            self.segments[..older].iter().filter(|s| s.upper > synced && s.upper > s.first_seq).count();
-        DestinationStats {
-            id: r.id(),
-            configured: r.configured,
-            registered_at: r.registered_at,
-            cursor: r.cursor,
-            waiting: self.waiting(&r.cursor),
-            holds_segments,
-        }
     }
 }

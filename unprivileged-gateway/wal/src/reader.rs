@@ -7,14 +7,16 @@
 
 use crate::disk::DiskFile;
 use crate::group::Point;
-use crate::log::{Chunk, Inner, Log, Shown, lock};
+use crate::log::{Inner, Log, lock};
 use crate::origin::Origin;
 use crate::record::{self, Codec, Epoch, HEADER_BYTES, Header, MARKER_BYTES, MARKER_MAGIC, kind};
 use crate::recover::Segment;
 use crate::scan::{Found, Scanner, Whole};
 use crate::segment;
+use crate::shown::{Chunk, Shown};
 use crate::state::DestinationId;
 use bytes::Bytes;
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 /// A frame as it was appended.
@@ -274,8 +276,16 @@ impl Reader {
             return Ok(true);
         };
         if self.disk.as_ref().is_none_or(|d| d.segment != segment) {
-            self.tried.push(segment);
-            let mut disk = self.open(segment, nonce, at, end)?;
+            let opened = self.open(segment, nonce, at, end);
+            let gone = opened.as_ref().is_err_and(|e| e.source.kind() == ErrorKind::NotFound);
+            if opened.is_ok() || gone {
+                self.tried.push(segment);
+            }
+            if gone {
+                // Deleted between the look at the table and now: what it held is reported with the frame that follows.
+                return Ok(true);
+            }
+            let mut disk = opened?;
             let known = known.or_else(|| self.look_up(&mut disk));
             self.disk = Some(disk);
             if let Some(p) = known.filter(|p| p.seq == self.next) {

@@ -4,7 +4,7 @@
 //! never again; if any of the state was unreadable, an unknown destination starts at the oldest frame, because it may
 //! not be unknown at all. The weakness: nobody is ever crossed off by silence; status names those who hold the store.
 
-use crate::commit::{CommitFailed, Committer};
+use crate::commit::{AbortOnPanic, CommitFailed, Committer};
 use crate::log::{Inner, Log, lock};
 use crate::record::kind;
 use crate::state::{self, Cursor, Destination, DestinationId, From, OnRemove, Op, Registered};
@@ -22,6 +22,7 @@ impl Log {
     /// Makes the list match the configuration, synced before it returns. Destinations that are no longer named stay
     /// registered, unless their last registration said `on_remove: discard`. Nothing is deleted before the first call.
     pub fn register(&self, wanted: &[Destination], now: u64) -> Result<(), CommitFailed> {
+        let _guard = AbortOnPanic;
         let inner = &*self.0;
         let mut c = lock(&inner.committer);
         if c.dead.is_none() {
@@ -37,6 +38,7 @@ impl Log {
 
     /// Crosses a destination off by hand. Unknown: nothing is forgotten.
     pub fn forget(&self, d: &DestinationId, now: u64) -> Result<Forgotten, CommitFailed> {
+        let _guard = AbortOnPanic;
         let inner = &*self.0;
         let mut c = lock(&inner.committer);
         if let Some(why) = &c.dead {

@@ -4,14 +4,15 @@
 //! temporary name, syncs it, renames it, syncs the directory. Until then nothing of the tail is shown to anybody. If
 //! the disk takes no data, the log opens all the same with its intake closed.
 
-use crate::commit::{Committer, cover_page};
+use crate::commit::{AbortOnPanic, Committer, cover_page};
 use crate::disk::Disk;
 use crate::group::{Group, Place, Totals};
-use crate::log::{Inner, Intake, Log, LogOptions, Registry, Shown, lock};
+use crate::log::{Inner, Intake, Log, LogOptions, Registry, lock};
 use crate::record::{self, HEADER_BYTES, PAYLOAD_BYTES_MAX, kind};
 use crate::recover::{self, Image, Recovery, Segment, StateFound, TEMPORARY};
 use crate::scan;
 use crate::segment::{self, SegmentHeader};
+use crate::shown::Shown;
 use bytes::BytesMut;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
@@ -78,6 +79,7 @@ impl Log {
     /// Once the disk takes data again: recovery's own function, keeping what memory knows better (cursors). Numbers
     /// that were refused stay refused. Fails, and changes nothing, while the disk still refuses.
     pub fn reopen(&self, now: u64) -> Result<(), crate::CommitFailed> {
+        let _guard = AbortOnPanic;
         let inner = &*self.0;
         let mut c = lock(&inner.committer);
         let failed = |why: String| crate::CommitFailed { log: inner.name.clone(), why };

@@ -86,3 +86,95 @@ fn acknowledged_frames_stay_acknowledged_after_power_loss() {
     println!("campaigns {}: {sum:?}", seed - first);
     assert!(sum.acked > wanted && sum.deleted > 0 && sum.rolls > 0 && sum.torn > 0 && sum.failures > 0, "{sum:?}");
 }
+
+/// The places where a cut hurts most, each tried at every disk operation: before the first cursor, inside a roll, inside
+/// and right behind a failed sync, inside deletions, all beside a destination that never acknowledges.
+#[test]
+fn a_cut_at_any_disk_operation_loses_nothing() {
+    use wal::forgetful::Fault;
+    let put = || Op::Append { source: Source::Plain, bytes: 300 };
+    let take = || Op::Deliver { slot: 0, frames: 50, told: true };
+    let minute = || Op::Time { seconds: 61 };
+    let crash = |after| Op::Arm { after, fault: Fault::Crash };
+    let mut cuts = 0;
+    for k in 0..24 {
+        let scenes: [(&str, Vec<Op>); 5] = [
+            (
+                "before the first cursor",
+                vec![Op::PowerTwice { after: k % 7 }, put(), crash(k / 3), Op::Commit, put(), Op::Commit],
+            ),
+            (
+                "inside a roll",
+                vec![Op::Configure, put(), Op::Commit, minute(), put(), crash(k / 2), Op::Commit, put(), Op::Commit],
+            ),
+            (
+                "inside a failed sync",
+                vec![
+                    Op::Configure,
+                    put(),
+                    Op::Commit,
+                    put(),
+                    Op::Arm { after: k % 5, fault: Fault::Fail },
+                    crash(k / 2),
+                    Op::Commit,
+                    put(),
+                    Op::Commit,
+                    put(),
+                    Op::Commit,
+                ],
+            ),
+            (
+                "inside deletions",
+                vec![
+                    put(),
+                    Op::Commit,
+                    minute(),
+                    put(),
+                    Op::Commit,
+                    minute(),
+                    put(),
+                    Op::Commit,
+                    take(),
+                    crash(k / 2),
+                    Op::Commit,
+                    minute(),
+                    put(),
+                    Op::Commit,
+                    Op::Commit,
+                ],
+            ),
+            (
+                "beside one that never acknowledges",
+                vec![
+                    Op::Configure,
+                    put(),
+                    put(),
+                    Op::Commit,
+                    take(),
+                    minute(),
+                    crash(k),
+                    Op::Commit,
+                    put(),
+                    Op::Commit,
+                    take(),
+                    minute(),
+                    put(),
+                    Op::Commit,
+                    Op::Power,
+                    take(),
+                    Op::Commit,
+                ],
+            ),
+        ];
+        for (what, ops) in &scenes {
+            for seed in 0..6 {
+                let mut sim = Sim::new(seed * 1000 + k, 1 << 20, 1 << 30);
+                if let Err(why) = sim.run(ops) {
+                    panic!("{what}, operation {k}, seed {seed}: {why}\n{ops:?}");
+                }
+                cuts += sim.tally.cuts;
+            }
+        }
+    }
+    println!("{cuts} cuts");
+}

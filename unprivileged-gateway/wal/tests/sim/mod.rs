@@ -7,7 +7,11 @@
 //! frame; I8 `waiting` is exact.
 #![allow(dead_code, unreachable_pub)]
 
+mod oracle;
 pub mod shrink;
+mod story;
+
+pub use story::*;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -29,53 +33,6 @@ impl Dice {
     pub fn below(&mut self, n: u64) -> u64 {
         self.next() % n.max(1)
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Source {
-    Plain,
-    Hop,
-    File,
-}
-
-/// Something that happens.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Op {
-    Append {
-        source: Source,
-        bytes: u64,
-    },
-    Commit,
-    /// The backend takes up to so many frames; `told` false: the answer is lost.
-    Deliver {
-        slot: usize,
-        frames: u64,
-        told: bool,
-    },
-    /// The next configuration.
-    Configure,
-    Time {
-        seconds: u64,
-    },
-    /// A fault strikes at the n-th disk operation from now.
-    Arm {
-        after: u64,
-        fault: Fault,
-    },
-    Kill,
-    Power,
-    /// A power cut, and another one at the n-th operation of the start that follows.
-    PowerTwice {
-        after: u64,
-    },
-    Reopen,
-    /// The disk is full from now on, with so many bytes left; or no longer.
-    Full {
-        left: Option<u64>,
-    },
-    ReadOnly {
-        on: bool,
-    },
 }
 
 /// What a destination has been given.
@@ -520,154 +477,4 @@ impl Sim {
         }
         Ok(())
     }
-
-    // ---- the oracle ------------------------------------------------------------------------------------------------
-
-    /// Everything that must hold now.
-    pub fn check(&mut self) -> Check {
-        let log = self.log();
-        if !log.is_writable() {
-            // A tail that could not be copied is shown to nobody; the next start shows it.
-            return Ok(());
-        }
-        let (now, holes) = self.see(&log)?;
-        for (slot, t) in self.takers.iter().enumerate() {
-            let Some(id) = &t.id else { continue };
-            let Some(cursor) = log.cursor(id).or_else(|| log.cursor(&DestinationId::new("sink", "a2"))) else {
-                continue;
-            };
-            for fid in &self.acked {
-                let w = &self.frames[fid];
-                let held = now.get(fid).is_some_and(|seq| *seq >= cursor.seq);
-                if w.seq >= t.from && !t.delivered.contains_key(fid) && !held {
-                    return Err(format!(
-                        "I1 frame {fid} (seq {}) was acknowledged and is nowhere for {id} (slot {slot}, cursor {})",
-                        w.seq, cursor.seq
-                    ));
-                }
-            }
-            let items: u64 = now.iter().filter(|(_, s)| **s >= cursor.seq).map(|(f, _)| fid_items(*f)).sum();
-            // What a torn tail took counts as waiting until the destination is told that it is gone. A cursor that was
-            // registered inside such a hole counts some of it.
-            let after: u64 = holes.iter().filter(|h| h.from >= cursor.seq).map(|h| h.items).sum();
-            let around: u64 = holes.iter().filter(|h| h.to > cursor.seq).map(|h| h.items).sum();
-            let told = log.waiting(&log_id(&log, id)).items;
-            if !(items + after..=items + around).contains(&told) && !self.rot {
-                return Err(format!("I8 {id}: {} records wait, {told} are reported", items + after));
-            }
-        }
-        if self.tally.duplicates > self.tally.duplicates_allowed {
-            return Err(format!(
-                "I4 {} duplicates, {} within the bound",
-                self.tally.duplicates, self.tally.duplicates_allowed
-            ));
-        }
-        Ok(())
-    }
-
-    /// A torn tail may take what was never acknowledged, and nothing else.
-    fn may_be_missing(&self, skipped: &[Skipped], owed_from: u64) -> Check {
-        for s in skipped.iter().filter(|_| !self.rot) {
-            let acked = self.acked.iter().find(|f| (s.from.max(owed_from)..s.to).contains(&self.frames[*f].seq));
-            if let Some(fid) = acked {
-                return Err(format!("I1 frame {fid} was acknowledged, yet {s:?}"));
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads everything that can be read: frame -> seq, and the holes.
-    fn see(&mut self, log: &Log) -> Result<(BTreeMap<u64, u64>, Vec<Skipped>), String> {
-        let mut holes = Vec::new();
-        let floor = log.stats().destinations.iter().map(|d| d.cursor.seq).min().unwrap_or(u64::MAX);
-        let mut reader = log.reader(0);
-        let mut now = BTreeMap::new();
-        let mut ranges: BTreeMap<(u8, u64), u64> = BTreeMap::new();
-        loop {
-            let batch = reader.read(3000).map_err(|e| e.to_string())?;
-            // A power cut may bring back some of the segments that were deleted, and not others.
-            self.may_be_missing(&batch.skipped, floor)?;
-            holes.extend(batch.skipped.iter().copied());
-            if batch.frames.is_empty() && batch.skipped.is_empty() {
-                return Ok((now, holes));
-            }
-            for f in batch.frames {
-                let fid = fid_of(&f.payload).ok_or_else(|| format!("seq {} holds what nobody wrote", f.seq))?;
-                if *self.visible.entry(f.seq).or_insert(fid) != fid {
-                    return Err(format!("I7 seq {} names frame {} and frame {fid}", f.seq, self.visible[&f.seq]));
-                }
-                if let Some(o) = &f.origin {
-                    let (stream, from, _) = o.range();
-                    let key = (u8::from(matches!(stream, Stream::File(_))), from);
-                    if let Some(other) = ranges.insert(key, f.seq) {
-                        return Err(format!("I2 {o:?} is stored as seq {other} and as seq {}", f.seq));
-                    }
-                }
-                now.insert(fid, f.seq);
-            }
-        }
-    }
-}
-
-fn fid_items(fid: u64) -> u64 {
-    fid % 5 + 1
-}
-
-fn log_id(log: &Log, id: &DestinationId) -> DestinationId {
-    if log.cursor(id).is_some() { id.clone() } else { DestinationId::new("sink", "a2") }
-}
-
-/// How often each kind of thing happens.
-#[derive(Clone, Copy)]
-pub struct Weights {
-    pub append: u64,
-    pub commit: u64,
-    pub deliver: u64,
-    pub configure: u64,
-    pub time: u64,
-    pub crash: u64,
-    pub fail: u64,
-    pub kill: u64,
-    pub power: u64,
-    pub full: u64,
-    /// Whether slot 1 ever takes anything.
-    pub b_takes: bool,
-}
-
-/// A story of `n` steps.
-pub fn story(dice: &mut Dice, n: usize, w: &Weights) -> Vec<Op> {
-    let kinds = [w.append, w.commit, w.deliver, w.configure, w.time, w.crash, w.fail, w.kill, w.power, w.full];
-    let total: u64 = kinds.iter().sum();
-    let mut ops = Vec::new();
-    while ops.len() < n {
-        let mut at = dice.below(total);
-        let kind = kinds.iter().position(|k| {
-            let here = at < *k;
-            at = at.saturating_sub(*k);
-            here
-        });
-        ops.push(match kind {
-            Some(0) => {
-                let source = [Source::Plain, Source::Plain, Source::Hop, Source::File][dice.below(4) as usize];
-                let bytes = if dice.below(8) == 0 { dice.below(9000) } else { dice.below(400) };
-                Op::Append { source, bytes }
-            }
-            Some(1) => Op::Commit,
-            Some(2) => {
-                let slot = if w.b_takes { dice.below(3) } else { dice.below(2) * 2 } as usize;
-                Op::Deliver { slot, frames: dice.below(6), told: dice.below(8) > 0 }
-            }
-            Some(3) => Op::Configure,
-            Some(4) => Op::Time { seconds: dice.below(90) },
-            Some(5) => Op::Arm { after: dice.below(8), fault: Fault::Crash },
-            Some(6) => Op::Arm { after: dice.below(6), fault: Fault::Fail },
-            Some(7) => Op::Kill,
-            Some(8) if dice.below(3) == 0 => Op::PowerTwice { after: dice.below(7) },
-            Some(8) => Op::Power,
-            _ => [Op::Reopen, Op::Full { left: Some(dice.below(4000)) }, Op::Full { left: None }]
-                [dice.below(3) as usize]
-                .clone(),
-        });
-    }
-    ops
 }
