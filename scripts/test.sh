@@ -41,12 +41,12 @@ need strace strace "the order of fdatasync and answer" || true
 
 step "format" cargo fmt --all --check
 step "lint" cargo clippy --locked --workspace --all-targets --profile ci -- -D warnings
-step "page" page
-step "binaries" cargo build --locked --profile ci --bins
+step "binaries" cargo build --locked --profile ci --workspace --bins
 export BULKHEAD_BIN_DIR=$CARGO_TARGET_DIR/ci
-step "sabotage: the WAL's tests turn red when a rule is taken away" unprivileged-gateway/wal/tests/sabotage/run.sh
-# Last, so that cargo's own closing line ends the run.
 step "tests" cargo test --locked --workspace --profile ci --no-fail-fast
+step "sabotage: the log's tests turn red when a rule is taken away" unprivileged-gateway/wal/tests/sabotage/run.sh
+# After the scenes, which unpack other people's SDKs under target/tools.
+step "page" page
 
 say "skipped here"
 grep -h '^ *SKIP ' "$log" | sed 's/^ *//' | sort -u || true
