@@ -36,3 +36,14 @@ target_dir() {
         printf '%s/target' "$ROOT"
     fi
 }
+
+# unpacked PACKAGE FILE: the path of FILE out of Debian's PACKAGE, unpacked under target/tools. Nothing is installed, so no service
+# starts on this machine. Prints nothing when it cannot be had.
+unpacked() {
+    local folder=$ROOT/target/tools/$1
+    if [ ! -e "$folder/$2" ] && command -v apt-get >/dev/null 2>&1 && command -v dpkg-deb >/dev/null 2>&1; then
+        mkdir -p "$folder"
+        (cd "$folder" && apt-get download -qq "$1" && dpkg-deb -x ./*.deb . && rm -f ./*.deb) >/dev/null 2>&1 || true
+    fi
+    [ -e "$folder/$2" ] && printf '%s' "$folder/$2"
+}

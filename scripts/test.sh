@@ -39,6 +39,8 @@ page() {
 need python3 python3 "senders that are not ours" || true
 need strace strace "the order of fdatasync and answer" || true
 
+promtool=$(unpacked prometheus usr/bin/promtool) && export BULKHEAD_PROMTOOL=$promtool
+
 step "format" cargo fmt --all --check
 step "lint" cargo clippy --locked --workspace --all-targets --profile ci -- -D warnings
 step "binaries" cargo build --locked --profile ci --workspace --bins
