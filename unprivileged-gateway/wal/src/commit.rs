@@ -12,7 +12,7 @@ use crate::log::{Inner, Intake, Log, Registry, lock};
 use crate::record::kind;
 use crate::recover::Segment;
 use crate::segment::{self, SegmentHeader};
-use crate::state::{self, Cursor, State};
+use crate::state::{self, Cursor};
 use bytes::BytesMut;
 use std::io;
 use std::sync::Arc;
@@ -226,18 +226,13 @@ impl Inner {
         let mut shown = lock(&self.shown);
         state::prune(&mut shown.marks, now);
         state::prune(&mut intake.marks, now);
-        let state = State {
-            next_seq: intake.totals.next_seq,
-            items: shown.totals.items,
-            bytes: shown.totals.bytes,
-            destinations: registry.by_uid.clone(),
-            marks: shown.marks.clone(),
-        };
-        let (buf, segment) = cover_page(self, place, &shown.segments, &state, shown.totals, now);
+        let (buf, segment) = cover_page(self, place, &shown.segments, intake.totals.next_seq, shown.totals, now);
         *begun = Some(segment);
         let mut group = Group::new(*place, 0, 0, buf);
-        let totals = Totals { next_seq: shown.totals.next_seq, ..shown.totals };
-        group.push_state(kind::SNAPSHOT, &state.snapshot(), self.epoch, &totals, now);
+        // Numbers that were given are never given again, so the next one is the intake's; the counts are of what is synced.
+        let totals = Totals { next_seq: intake.totals.next_seq, ..shown.totals };
+        let payload = state::snapshot(&totals, &registry.by_uid, &shown.marks);
+        group.push_state(kind::SNAPSHOT, &payload, self.epoch, &shown.totals, now);
         group.records_at = group.buf.len();
         group
     }
@@ -390,7 +385,7 @@ pub(crate) fn cover_page(
     inner: &Inner,
     place: &Place,
     held: &[Segment],
-    state: &State,
+    upper: u64,
     totals: Totals,
     now: u64,
 ) -> (BytesMut, Segment) {
@@ -418,7 +413,7 @@ pub(crate) fn cover_page(
         end: 0,
         file_bytes: 0,
         first_seq: totals.next_seq,
-        upper: state.next_seq,
+        upper,
         items_before: totals.items,
         bytes_before: totals.bytes,
         first_time: now,

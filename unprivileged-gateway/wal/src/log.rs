@@ -266,7 +266,7 @@ impl Log {
             return Err(Refused::Closed { log: inner.name.clone(), why: why.clone() });
         }
         if let Some(origin) = frame.origin
-            && let Some(answer) = known(&intake.marks, origin, inner.shown_covers(origin), intake.totals.next_seq)
+            && let Some(answer) = known(&intake.marks, origin, || inner.shown_covers(origin), intake.totals.next_seq)
         {
             return Ok(answer);
         }
@@ -446,12 +446,12 @@ impl Log {
 }
 
 /// What intake answers to a stamped frame without storing it. `None`: it is new.
-fn known(marks: &Marks, origin: &Origin, synced: bool, next_seq: u64) -> Option<Appended> {
+fn known(marks: &Marks, origin: &Origin, synced: impl Fn() -> bool, next_seq: u64) -> Option<Appended> {
     let (stream, from, to) = origin.range();
     let mark = marks.get(&stream)?;
     if mark.covers(from, to) {
         // Held as appended: it is acknowledged with whatever is on the tray now, or at once.
-        return Some(Appended::Held { seq: if synced { 0 } else { next_seq.saturating_sub(1) } });
+        return Some(Appended::Held { seq: if synced() { 0 } else { next_seq.saturating_sub(1) } });
     }
     match origin {
         Origin::Hop { .. } => mark.contiguous_end().filter(|end| from > *end).map(|to| Appended::Rewind { to }),

@@ -110,6 +110,8 @@ pub struct Reader {
     kept: Option<Box<Whole>>,
     /// Segments opened since the last frame: none is opened twice for the same seq.
     tried: Vec<u64>,
+    /// Where the last read of a group in memory stopped: the group's first seq, the next record in it.
+    resume: (u64, usize),
 }
 
 struct OnDisk {
@@ -146,6 +148,7 @@ impl Log {
             hole: false,
             kept: None,
             tried: Vec::new(),
+            resume: (0, 0),
         }
     }
 }
@@ -245,13 +248,15 @@ impl Reader {
     }
 
     fn walk_memory(&mut self, chunk: &Chunk, batch: &mut ReadBatch, room: &mut usize) -> bool {
-        for (at, h) in frames_of(chunk) {
+        let from = if self.resume.0 == chunk.first_seq { self.resume.1 } else { chunk.records_at };
+        for (at, h) in frames_from(chunk, from) {
             if h.seq < self.next {
                 continue;
             }
             if !self.arrive(&h, batch) {
                 return false;
             }
+            self.resume = (chunk.first_seq, at + h.record_bytes());
             let ext = chunk.bytes.slice(at + HEADER_BYTES..at + h.payload_at());
             let payload = chunk.bytes.slice(at + h.payload_at()..at + h.record_bytes());
             self.take(h, &ext, payload, batch, room);
@@ -407,7 +412,11 @@ fn point(offset: u64, h: &Header) -> Point {
 
 /// Frames of a written group, as our own hands laid them: not checked again. Index in the chunk, header.
 pub(crate) fn frames_of(chunk: &Chunk) -> impl Iterator<Item = (usize, Header)> + '_ {
-    let (b, mut at) = (&chunk.bytes, chunk.records_at);
+    frames_from(chunk, chunk.records_at)
+}
+
+fn frames_from(chunk: &Chunk, from: usize) -> impl Iterator<Item = (usize, Header)> + '_ {
+    let (b, mut at) = (&chunk.bytes, from);
     std::iter::from_fn(move || {
         while at < b.len() {
             if b[at..].starts_with(&MARKER_MAGIC) {

@@ -150,7 +150,7 @@ impl Inner {
         let first = image.tail.iter().find(|t| t.header.kind == kind::FRAME).map(|t| &t.header);
         let after = Totals { next_seq: state.next_seq, items: state.items, bytes: state.bytes };
         let before = first.map_or(after, |h| Totals { next_seq: h.seq, items: h.items_before, bytes: h.bytes_before });
-        let (buf, mut segment) = cover_page(self, &place, &image.segments, state, before, now);
+        let (buf, mut segment) = cover_page(self, &place, &image.segments, state.next_seq, before, now);
         let page = SegmentHeader::read(&buf).map(|(page, _)| page);
         let file = self.disk.create(TEMPORARY)?;
         let mut group = Group::new(place, 0, 0, buf);

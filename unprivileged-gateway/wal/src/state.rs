@@ -4,6 +4,7 @@
 //! A destination exists from its synced record. Names are written twice, because one bad sector must not make the log
 //! forget somebody it keeps data for. Cursors in memory run ahead of cursors on disk; deletion asks the latter.
 
+use crate::group::Totals;
 use crate::origin::{Mark, Marks, Seen, Stream};
 use crate::wire::{Put, Take};
 use std::collections::BTreeMap;
@@ -182,6 +183,31 @@ pub(crate) fn gap_payload(seen: &Seen) -> Vec<u8> {
     b
 }
 
+/// Payload of a snapshot record.
+pub(crate) fn snapshot(totals: &Totals, destinations: &BTreeMap<u64, Registered>, marks: &Marks) -> Vec<u8> {
+    let mut b = Vec::with_capacity(256 + destinations.len() * 128 + marks.len() * 80);
+    b.u8(1);
+    for v in [totals.next_seq, totals.items, totals.bytes] {
+        b.u64(v);
+    }
+    b.u32(destinations.len() as u32);
+    for d in destinations.values() {
+        d.write(&mut b);
+    }
+    b.u32(marks.len() as u32);
+    for (stream, mark) in marks {
+        stream.write(&mut b);
+        b.u64(mark.touched_at);
+        b.text(mark.text.as_bytes());
+        b.u32(mark.ranges.len() as u32);
+        for (from, to) in &mark.ranges {
+            b.u64(*from);
+            b.u64(*to);
+        }
+    }
+    b
+}
+
 /// The live state of a log: what a snapshot holds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct State {
@@ -196,27 +222,8 @@ pub(crate) struct State {
 
 impl State {
     pub(crate) fn snapshot(&self) -> Vec<u8> {
-        let mut b = Vec::with_capacity(256 + self.marks.len() * 80);
-        b.u8(1);
-        for v in [self.next_seq, self.items, self.bytes] {
-            b.u64(v);
-        }
-        b.u32(self.destinations.len() as u32);
-        for d in self.destinations.values() {
-            d.write(&mut b);
-        }
-        b.u32(self.marks.len() as u32);
-        for (stream, mark) in &self.marks {
-            stream.write(&mut b);
-            b.u64(mark.touched_at);
-            b.text(mark.text.as_bytes());
-            b.u32(mark.ranges.len() as u32);
-            for (from, to) in &mark.ranges {
-                b.u64(*from);
-                b.u64(*to);
-            }
-        }
-        b
+        let totals = Totals { next_seq: self.next_seq, items: self.items, bytes: self.bytes };
+        snapshot(&totals, &self.destinations, &self.marks)
     }
 
     pub(crate) fn read(payload: &[u8]) -> Option<State> {

@@ -34,10 +34,11 @@ fn every_story_keeps_the_rules() {
     let (first, stories) = (number("BULKHEAD_SEED", 1), number("BULKHEAD_STORIES", 400));
     for seed in first..first + stories {
         let mut dice = Dice(seed.wrapping_mul(77));
-        let weights = match seed % 3 {
+        let weights = match seed % 4 {
             0 => MIXED,
             1 => Weights { fail: 0, full: 0, crash: 0, power: 1, deliver: 30, ..MIXED },
-            _ => Weights { fail: 8, full: 8, ..MIXED },
+            2 => Weights { fail: 8, full: 8, ..MIXED },
+            _ => Weights { append: 12, configure: 10, fail: 14, full: 8, power: 5, time: 0, ..MIXED },
         };
         let ops = story(&mut dice, 120, &weights);
         if let Err(first) = play(seed, &ops) {
