@@ -66,6 +66,7 @@ async fn an_answer_lost_on_the_way_costs_repeats_and_nothing_else() {
     let (_setup, _gateway, sink, sent) = under(fault).await;
     wait_for("the fault was met", SEEN, || (faults_met(&sink) >= 1).then_some(()));
     sink.fault(Fault::default());
+    wait_for("what had no answer comes again", SEEN, || (sink.report(false).duplicates > 0).then_some(()));
     let v = sent.verdict(&sink);
     assert!(v.lost == 0 && v.duplicated > 0, "{v:?}");
 }

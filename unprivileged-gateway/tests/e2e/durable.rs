@@ -76,16 +76,20 @@ fn is_send(call: &str) -> bool {
     ["sendto(", "sendmsg(", "write(", "writev("].iter().any(|c| call.starts_with(c))
 }
 
-/// Every answer has, since its request, a write to the log and after that a sync of it.
+/// Every answer to a request has, since that request, a write to the log and after that a sync of it. Gives how many have and how
+/// many have not; an answer without a request before it is some other page's.
 fn judge(events: &[Event]) -> (usize, usize) {
-    let (mut written, mut synced, mut good, mut bad) = (false, false, 0, 0);
+    let (mut asked, mut written, mut synced, mut good, mut bad) = (false, false, false, 0, 0);
     for event in events {
         match event {
-            Event::Request => (written, synced) = (false, false),
+            Event::Request => (asked, written, synced) = (true, false, false),
             Event::Written => (written, synced) = (true, false),
             Event::Synced => synced = written,
-            Event::Answered if synced => good += 1,
-            Event::Answered => bad += 1,
+            Event::Answered if asked => {
+                asked = false;
+                *if synced { &mut good } else { &mut bad } += 1;
+            }
+            Event::Answered => {}
         }
     }
     (good, bad)
@@ -139,7 +143,7 @@ fn the_reader_of_traces_sees_an_answer_that_came_too_early() {
     );
     let answer = line(r#"sendto(9<socket:[1]>, "HTTP/1.1 200 OK\r\n"..., 90, MSG_NOSIGNAL, NULL, 0) = 90"#);
     let of = |parts: &[&str]| judge(&events(&parts.concat(), "/w/logs"));
-    assert_eq!(of(&[&request, &write, &sync, &answer]), (1, 0));
+    assert_eq!(of(&[&answer, &request, &write, &sync, &answer]), (1, 0));
     assert_eq!(of(&[&request, &write, &answer, &sync]), (0, 1));
     assert_eq!(of(&[&request, &sync, &write, &answer]), (0, 1));
     assert_eq!(of(&[&request, &write, &sync, &answer, &request, &answer]), (1, 1));
