@@ -129,6 +129,24 @@ fn nesting_ends_where_prost_ends_it() {
 }
 
 #[test]
+fn of_a_metric_that_says_two_kinds_only_the_last_counts() {
+    let points = |number: u8, n: usize| wrap(vec![0x0a, 0x00].repeat(n), &[number]);
+    let kinds = [5, 7, 9, 10, 11, 5];
+    for (i, first) in kinds.into_iter().enumerate() {
+        for second in kinds {
+            for third in &kinds[i..] {
+                let metric = [points(first, 1), points(second, 2), points(*third, 4)].concat();
+                let bytes = wrap(metric, &[2, 2, 1]);
+                let counted = ours(Request::Metrics, &bytes);
+                assert_eq!(counted, prost(Request::Metrics, &bytes), "{first} {second} {third}");
+            }
+        }
+    }
+    let sum_then_gauge = wrap([points(7, 3), points(5, 1)].concat(), &[2, 2, 1]);
+    assert_eq!(ours(Request::Metrics, &sum_then_gauge), Some(1));
+}
+
+#[test]
 fn groups_are_followed_as_deep_as_prost_follows_them() {
     for depth in [0, 1, 90, 94, 95, 96, 97, 98, 99, 100, 101, 200] {
         let group = [&[0xa3, 0x01].repeat(depth)[..], &[0xa4, 0x01].repeat(depth)].concat();
