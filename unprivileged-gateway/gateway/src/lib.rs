@@ -17,3 +17,4 @@ pub mod store;
 pub mod telemetry;
 pub mod tls;
 pub mod view;
+pub mod wal_verbs;

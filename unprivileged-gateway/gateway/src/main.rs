@@ -27,7 +27,10 @@ fn main() -> ExitCode {
             said(cli::config_print(&request, explain, &Machine, &mut stdout(), &mut stderr()))
         }
         Invocation::Demo { endpoint } => demo(endpoint.as_deref().unwrap_or("http://127.0.0.1:4318")),
-        Invocation::Wal { .. } => Exit::Unavailable.into(),
+        Invocation::Wal { request, verb } => match load(&request) {
+            Ok(loaded) => gateway::wal_verbs::run(&loaded, &verb),
+            Err(code) => code,
+        },
     }
 }
 

@@ -11,6 +11,7 @@ use crate::destination;
 use crate::receiver::{self, LocalAddrs};
 use crate::seam::Signal;
 use crate::status::{Phase, Status};
+use crate::store::operator::Desk;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Telemetry;
 use crate::tls;
@@ -142,7 +143,7 @@ impl Page {
             telemetry: telemetry.clone(),
             status: Arc::new(status.clone()),
             view,
-            wal: Arc::new(admin::NoDesk),
+            wal: Arc::new(Desk::new(store.clone(), Arc::new(loaded.config.clone()), telemetry.clone())),
             node: NodeInfo {
                 name: loaded.config.node.name.clone(),
                 id: store.folder().node().to_string(),

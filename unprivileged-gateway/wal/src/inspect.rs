@@ -13,7 +13,7 @@ pub use verify::{STRETCHES_MAX, SegmentCheck, Verified};
 pub use walk::{Entry, Found, Placed, Unreadable, Walk};
 
 use crate::disk::{Disk, DiskFile, RealDisk, RealFile};
-use crate::folder::{self, FolderError};
+use crate::folder::{self, Folder, FolderError};
 use crate::log::{Log, lock};
 use crate::origin::NodeId;
 use crate::record::Epoch;
@@ -105,9 +105,20 @@ pub struct Inspection {
 impl Inspection {
     /// Looks around. Errors: somebody holds the folder; it is missing; it cannot be read.
     pub fn open(path: &Path) -> Result<Inspection, InspectError> {
+        match holder(path)? {
+            Holder::Nobody => Inspection::look(path),
+            Holder::Process(holder_pid) => Err(InspectError::InUse { path: path.into(), holder_pid }),
+        }
+    }
+
+    /// Looks around in a folder that this process holds, for logs that it has not opened. For open ones: [`LogView::live`].
+    pub fn held(folder: &Folder) -> Result<Inspection, InspectError> {
+        Inspection::look(folder.path())
+    }
+
+    fn look(path: &Path) -> Result<Inspection, InspectError> {
         let mut seen =
             Inspection { path: path.into(), node: None, epoch: None, problems: Vec::new(), logs: Vec::new() };
-        seen.still_free()?;
         let mut note = |found: Result<Option<[u8; 16]>, FolderError>| match found {
             Ok(bytes) => bytes,
             Err(e) => {

@@ -306,6 +306,11 @@ impl Log {
         Ok(Appended::New { seq: totals.next_seq })
     }
 
+    /// "logs", "traces", ..., "quarantine".
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
     /// What the next commit would write.
     pub fn pending(&self) -> Pending {
         let (bytes, frames) = {

@@ -170,6 +170,7 @@ fn router(app: Arc<App>) -> Router {
         .route("/wal/verify", post(wal::verify))
         .route("/wal/quarantine", get(wal::quarantine))
         .route("/wal/quarantine/{id}", get(wal::quarantined))
+        .route("/wal/export/{log}", get(wal::export))
         .route("/wal/forget/{kind}/{name}", post(wal::forget));
     Router::new()
         .nest("/api/v1", api)

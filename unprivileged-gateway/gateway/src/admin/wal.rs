@@ -28,6 +28,11 @@ pub trait WalDesk: Send + Sync + 'static {
     fn forget(&self, kind: &str, name: &str) -> Result<Value, ApiError>;
     /// Reads every record of every log. Slow.
     fn verify(&self) -> Result<Value, ApiError>;
+    /// One page of a log's frames from number `from` on, as stored. Errors: 404 when there is no such log.
+    fn export(&self, log: &str, from: u64) -> Result<Value, ApiError> {
+        let _ = (log, from);
+        Err(closed())
+    }
 }
 
 type Answer = Result<Response, ApiError>;
@@ -66,6 +71,12 @@ fn part(uri: &Uri, from_end: usize) -> String {
 
 fn last(uri: &Uri) -> String {
     part(uri, 0)
+}
+
+pub(super) async fn export(State(app): State<Arc<App>>, uri: Uri) -> Answer {
+    let log = last(&uri);
+    let from = Query::parse(uri.query()).number("from")?.unwrap_or(0);
+    ask(&app, move |desk| desk.export(&log, from)).await
 }
 
 pub(super) async fn verify(State(app): State<Arc<App>>) -> Answer {

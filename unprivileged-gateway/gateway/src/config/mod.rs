@@ -35,6 +35,7 @@ pub(crate) use nearness::nearest;
 pub use print::Explained;
 
 pub use secret::{MASK, SECRET_FILE_BYTES_MAX, Secret, SecretError, SecretSource};
+pub(crate) use server::base64;
 pub use server::{Auth, Basic, ServerTls};
 pub use shape::published as schema;
 pub use source::{Layer, Place, Source, Sources};

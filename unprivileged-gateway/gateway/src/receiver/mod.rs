@@ -15,7 +15,7 @@ pub mod counters;
 mod grpc;
 mod http;
 mod inflate;
-mod json;
+pub(crate) mod json;
 mod preface;
 mod watch;
 

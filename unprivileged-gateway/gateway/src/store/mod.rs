@@ -10,7 +10,10 @@
 mod accounts;
 mod commit;
 mod ledger;
+pub mod operator;
+pub mod payload;
 pub mod quarantine;
+pub mod report;
 
 pub use accounts::{VIEW, destinations_of};
 pub use commit::Committer;

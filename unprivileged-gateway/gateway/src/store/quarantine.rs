@@ -113,7 +113,7 @@ impl Quarantined {
     }
 
     /// The destination that stands for the operator in the quarantine log.
-    pub(super) fn keeper() -> wal::Destination {
+    pub fn keeper() -> wal::Destination {
         wal::Destination {
             kind: KEEPER.0.into(),
             name: KEEPER.1.into(),

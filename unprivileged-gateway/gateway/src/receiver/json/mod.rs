@@ -425,7 +425,7 @@ fn hex(text: &str, id: &mut [u8]) -> Option<usize> {
 }
 
 /// Base64 in either alphabet, padded or not.
-fn base64(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn base64(text: &str) -> Option<Vec<u8>> {
     let text = text.trim_end_matches('=').as_bytes();
     if text.len() % 4 == 1 {
         return None;
