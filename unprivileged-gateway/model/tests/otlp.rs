@@ -130,7 +130,7 @@ fn nesting_ends_where_prost_ends_it() {
 
 #[test]
 fn of_a_metric_that_says_two_kinds_only_the_last_counts() {
-    let points = |number: u8, n: usize| wrap(vec![0x0a, 0x00].repeat(n), &[number]);
+    let points = |number: u8, n: usize| wrap([0x0a, 0x00].repeat(n), &[number]);
     let kinds = [5, 7, 9, 10, 11, 5];
     for (i, first) in kinds.into_iter().enumerate() {
         for second in kinds {
