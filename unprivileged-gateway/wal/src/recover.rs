@@ -11,7 +11,7 @@ use crate::origin::Seen;
 use crate::record::{self, HEADER_BYTES, Header, kind};
 use crate::scan::{self, Found, Scanner};
 use crate::segment::{self, SegmentHeader, Understood};
-use crate::state::{DestinationId, State};
+use crate::state::{self, DestinationId, State};
 use crate::stats::Waiting;
 use std::collections::BTreeMap;
 use std::io;
@@ -93,6 +93,8 @@ pub(crate) struct TailRecord {
     pub(crate) file: Arc<dyn DiskFile>,
     pub(crate) at: u64,
     pub(crate) header: Header,
+    /// What it says has been seen of a source. It counts once the record is known to be synced, or has been copied.
+    pub(crate) seen: Option<Seen>,
 }
 
 /// Everything a start knows before it writes.
@@ -318,7 +320,9 @@ impl Walk {
                         self.replay(page, &r, base);
                     }
                     if r.header.kind != kind::SNAPSHOT {
-                        self.tail.push(TailRecord { file: page.file.clone(), at: r.at, header: r.header.clone() });
+                        let seen = seen_in(&r).filter(|_| replay);
+                        let (file, header) = (page.file.clone(), r.header.clone());
+                        self.tail.push(TailRecord { file, at: r.at, header, seen });
                     }
                 }
             }
@@ -335,7 +339,11 @@ impl Walk {
     /// The tail is what lies above the last stated synced offset of this segment.
     fn forget_synced(&mut self, first: usize, synced: u64) {
         let keep = self.tail[first..].iter().position(|t| t.at >= synced).map_or(self.tail.len(), |i| first + i);
-        self.tail.drain(first..keep);
+        for synced in self.tail.drain(first..keep) {
+            if let Some(seen) = synced.seen {
+                seen.apply(&mut self.state.marks);
+            }
+        }
     }
 
     fn replay(&mut self, page: &Page, r: &scan::Whole, base: Option<u64>) {
@@ -348,9 +356,6 @@ impl Walk {
                 }
             }
             kind::FRAME => {
-                if let Some((Some(origin), _)) = record::read_ext(&r.ext) {
-                    Seen::of(&origin, h.appended_at).apply(&mut self.state.marks);
-                }
                 let (items, bytes) = (u64::from(h.items), u64::from(h.payload_len));
                 self.count(h.seq + 1, h.items_before + items, h.bytes_before + bytes);
             }
@@ -359,9 +364,6 @@ impl Walk {
             }
             kind::CURSOR => {
                 self.state.replay_cursor(&r.payload);
-            }
-            kind::GAP => {
-                self.state.replay_gap(&r.payload, h.appended_at);
             }
             _ => {}
         }
@@ -405,6 +407,18 @@ impl Walk {
     }
 }
 
+/// What a frame's origin or a gap says has been seen.
+fn seen_in(r: &scan::Whole) -> Option<Seen> {
+    match r.header.kind {
+        kind::FRAME => {
+            let (origin, _) = record::read_ext(&r.ext)?;
+            origin.map(|origin| Seen::of(&origin, r.header.appended_at))
+        }
+        kind::GAP => state::read_gap(&r.payload, r.header.appended_at),
+        _ => None,
+    }
+}
+
 fn close_hole(holes: &mut [Hole], seq: u64) {
     for hole in holes.iter_mut().rev() {
         if hole.to.is_some() {
@@ -437,7 +451,7 @@ fn finish(image: &mut Image, mut walk: Walk, base: Option<u64>, pages: &[Page]) 
     }
     if image.frozen.is_some() {
         // Nothing can be copied, and nothing will ever be written: the tail is read where it lies.
-        walk.tail.clear();
+        walk.forget_synced(0, u64::MAX);
         for s in &mut image.segments {
             s.end = s.end.max(walk.whole_ends.get(&s.n).copied().unwrap_or(0));
         }

@@ -13,6 +13,7 @@ use crate::recover::{self, Image, Recovery, Segment, StateFound, TEMPORARY};
 use crate::scan;
 use crate::segment::{self, SegmentHeader};
 use crate::shown::Shown;
+use crate::state::State;
 use bytes::BytesMut;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
@@ -101,7 +102,7 @@ impl Log {
 
 impl Inner {
     pub(crate) fn restart(&self, c: &mut Committer, now: u64) -> io::Result<Recovery> {
-        let image = recover::run(&*self.disk)?;
+        let mut image = recover::run(&*self.disk)?;
         let mut report = image.report.clone();
         c.frozen = image.frozen.is_some();
         c.ghosts.clone_from(&image.ghosts);
@@ -111,7 +112,11 @@ impl Inner {
         c.newest = c.newest.max(image.newest);
         let began = match &image.frozen {
             Some(why) => Err(io::Error::other(why.clone())),
-            None => self.begin_with_tail(c, &image, now),
+            None => {
+                let mut with_tail = image.state.clone();
+                image.tail.iter().filter_map(|t| t.seen.as_ref()).for_each(|seen| seen.apply(&mut with_tail.marks));
+                self.begin_with_tail(c, &image, &with_tail, now).inspect(|_| image.state = with_tail)
+            }
         };
         let closed = match began {
             Ok(segment) => {
@@ -141,12 +146,11 @@ impl Inner {
     }
 
     /// Cover page, snapshot and tail, durable before anybody sees them.
-    fn begin_with_tail(&self, c: &mut Committer, image: &Image, now: u64) -> io::Result<Segment> {
+    fn begin_with_tail(&self, c: &mut Committer, image: &Image, state: &State, now: u64) -> io::Result<Segment> {
         let n = c.newest + 1;
         let last = image.segments.last();
         let (previous, previous_end) = last.map_or((0, 0), |s| (s.n, s.end));
         let place = Place { segment: n, nonce: (c.nonce)(), previous, previous_end };
-        let state = &image.state;
         let first = image.tail.iter().find(|t| t.header.kind == kind::FRAME).map(|t| &t.header);
         let after = Totals { next_seq: state.next_seq, items: state.items, bytes: state.bytes };
         let before = first.map_or(after, |h| Totals { next_seq: h.seq, items: h.items_before, bytes: h.bytes_before });

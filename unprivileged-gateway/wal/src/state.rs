@@ -208,6 +208,12 @@ pub(crate) fn snapshot(totals: &Totals, destinations: &BTreeMap<u64, Registered>
     b
 }
 
+/// What a gap record says is not to be waited for.
+pub(crate) fn read_gap(payload: &[u8], at: u64) -> Option<Seen> {
+    let mut t = Take(payload);
+    Some(Seen { stream: Stream::read(&mut t)?, from: t.u64()?, to: t.u64()?, at, text: String::new() })
+}
+
 /// The live state of a log: what a snapshot holds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct State {
@@ -275,15 +281,6 @@ impl State {
         {
             d.cursor = Cursor { sent_upto: d.cursor.sent_upto.max(cursor.sent_upto), ..cursor };
         }
-        true
-    }
-
-    /// Replays a gap record.
-    pub(crate) fn replay_gap(&mut self, payload: &[u8], at: u64) -> bool {
-        let mut t = Take(payload);
-        let Some(stream) = Stream::read(&mut t) else { return false };
-        let (Some(from), Some(to)) = (t.u64(), t.u64()) else { return false };
-        Seen { stream, from, to, at, text: String::new() }.apply(&mut self.marks);
         true
     }
 }

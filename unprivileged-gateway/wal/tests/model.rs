@@ -86,6 +86,10 @@ fn a_hop_goes_back_to_what_is_missing_and_a_file_is_trimmed_to_what_is_new() {
     assert!(matches!(file(&log, 10, 5), Appended::New { .. }));
     let journal = Origin::Journal { journal: [2; 16], seq: 3, cursor: "s=2;i=3".into() };
     log.append(NewFrame { parts: &[b"x"], items: 1, origin: Some(&journal), ..NewFrame::default() }).unwrap();
+    for seq in [0, 1, 5] {
+        let stack = Origin::Stack { start: [4; 16], seq };
+        log.append(NewFrame { parts: &[b"x"], items: 1, origin: Some(&stack), ..NewFrame::default() }).unwrap();
+    }
     let _ = log.commit(4).unwrap();
     drop(log);
     disk.power_cut();
@@ -93,6 +97,8 @@ fn a_hop_goes_back_to_what_is_missing_and_a_file_is_trimmed_to_what_is_new() {
     assert_eq!(log.mark_synced(&stream).unwrap().ranges, [(4, 10)]);
     assert_eq!(log.mark_synced(&Stream::File(FILE)).unwrap().contiguous_end(), Some(15));
     assert_eq!(log.mark_synced(&Stream::Journal([2; 16])).unwrap().text, "s=2;i=3");
+    let stacks = log.mark_synced(&Stream::Stack([4; 16])).unwrap();
+    assert_eq!((stacks.contiguous_end(), stacks.covers(5, 6)), (Some(2), true), "an island is held, and is no end");
     assert_eq!(hop(&log, 9), Appended::Held { seq: 0 });
     log.forget_streams(&|s| !matches!(s, Stream::Hop(..)));
     assert!(log.mark(&stream).is_none());

@@ -89,6 +89,9 @@ pub struct Sim {
     pub takers: Vec<Taker>,
     hop_next: u64,
     file_next: u64,
+    /// Up to here the senders have let go.
+    hop_released: u64,
+    file_released: u64,
     file_fids: BTreeMap<u64, u64>,
     hop_fids: BTreeMap<u64, u64>,
     pub tally: Tally,
@@ -157,6 +160,8 @@ impl Sim {
             takers: vec![Taker::default(); 3],
             hop_next: 0,
             file_next: 0,
+            hop_released: 0,
+            file_released: 0,
             file_fids: BTreeMap::new(),
             hop_fids: BTreeMap::new(),
             tally: Tally::default(),
@@ -308,6 +313,8 @@ impl Sim {
         self.hop_next = log.mark_synced(&hop).and_then(|m| m.contiguous_end()).unwrap_or(0);
         let file = log.mark_synced(&Stream::File(FILE));
         self.file_next = file.filter(|m| m.ranges[0].0 == 0).and_then(|m| m.contiguous_end()).unwrap_or(0);
+        self.hop_released = self.hop_released.max(self.hop_next);
+        self.file_released = self.file_released.max(self.file_next);
         if let Some(f) = &mut self.on_start {
             f(&log, self.starts);
         }

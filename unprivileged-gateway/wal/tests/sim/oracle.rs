@@ -40,6 +40,7 @@ impl Sim {
                 return Err(format!("I8 {id}: {} records wait, {told} are reported", items + after));
             }
         }
+        self.nothing_was_let_go(&now)?;
         if self.tally.duplicates > self.tally.duplicates_allowed {
             return Err(format!(
                 "I4 {} duplicates, {} within the bound",
@@ -47,6 +48,19 @@ impl Sim {
             ));
         }
         Ok(())
+    }
+
+    /// What a sender was told is held, it holds no more: it must have been stored.
+    fn nothing_was_let_go(&self, now: &BTreeMap<u64, u64>) -> Check {
+        let delivered = |fid: &u64| self.takers.iter().any(|t| t.delivered.contains_key(fid));
+        let seen = |fid: &u64| now.contains_key(fid) || self.visible.values().any(|f| f == fid);
+        let stored = |fid: &u64| self.acked.contains(fid) || seen(fid) || delivered(fid);
+        let hops = self.hop_fids.range(..self.hop_released).map(|(_, f)| f);
+        let chunks = self.file_fids.range(..self.file_released).map(|(_, f)| f);
+        match hops.chain(chunks).find(|fid| !stored(fid)) {
+            Some(fid) => Err(format!("I1 piece {fid} was let go by its sender and was never stored")),
+            None => Ok(()),
+        }
     }
 
     /// A torn tail may take what was never acknowledged, and nothing else.
