@@ -85,15 +85,17 @@ class Bench:
 
 
 def settings_of(arguments):
+    # `make bench ROUNDS=1 SECONDS_A_LANE=5` reaches this script through the environment.
+    seconds = os.environ.get("SECONDS_A_LANE")
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--short", action="store_true", help="seconds instead of minutes; proves the benchmark runs, measures nothing")
     parser.add_argument("--lanes", default="saturation,stall,small-disk", type=lambda t: t.split(","))
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--window", type=float, default=30)
+    parser.add_argument("--rounds", type=int, default=int(os.environ.get("ROUNDS", 5)))
+    parser.add_argument("--window", type=float, default=float(seconds or 30))
     parser.add_argument("--warmup", type=float, default=5)
     parser.add_argument("--batch", type=int, default=1000)
-    parser.add_argument("--stall", type=float, default=60, help="seconds the sink stalls")
-    parser.add_argument("--small", type=float, default=20, help="seconds of the small-disk lane")
+    parser.add_argument("--stall", type=float, default=float(seconds or 60), help="seconds the sink stalls")
+    parser.add_argument("--small", type=float, default=float(seconds or 20), help="seconds of the small-disk lane")
     parser.add_argument("--small-max", default="16MiB", help="storage.max of the small-disk lane")
     parser.add_argument("--bin-dir", type=pathlib.Path, default=ROOT / "target" / "release")
     settings = parser.parse_args(arguments)
