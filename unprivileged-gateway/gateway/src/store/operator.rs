@@ -144,7 +144,7 @@ impl Store {
     pub fn wal_export(&self, log: &str, from: u64) -> Result<Option<Value>, LookError> {
         let view = self.views()?.into_iter().map(|(view, _)| view).find(|view| view.name == log);
         let start = |view: &LogView| if log == QUARANTINE { report::quarantine_start(view).max(from) } else { from };
-        Ok(view.map(|view| report::export_page(&view, start(&view))))
+        Ok(view.map(|view| report::export_page(&view, start(&view), report::PAGE_BYTES)))
     }
 
     /// Gives up what waits for a destination in every log where it is no longer configured; synced when it returns.

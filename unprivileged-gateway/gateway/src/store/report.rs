@@ -190,9 +190,9 @@ pub fn piece(piece: &Piece) -> Value {
     value
 }
 
-/// One page of an export: frames from `from` on, as stored. `next` is null at the end.
-pub fn export_page(view: &LogView, from: u64) -> Value {
-    let (mut lines, mut bad, mut room, mut next) = (Vec::new(), Vec::new(), PAGE_BYTES, None);
+/// One page of an export: frames from `from` on, as stored, at least one and about `room` bytes. `next` is null at the end.
+pub fn export_page(view: &LogView, from: u64, mut room: usize) -> Value {
+    let (mut lines, mut bad, mut next) = (Vec::new(), Vec::new(), None);
     for found in view.walk(from) {
         match found {
             Found::Unreadable(u) if bad.len() < wal::inspect::STRETCHES_MAX => bad.push(unreadable(&view.name, &u)),

@@ -232,6 +232,23 @@ async fn what_is_exported_is_what_was_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn pages_of_an_export_join_without_gap_or_repeat() {
+    let house = House::new();
+    house.filled().await;
+    let view = Inspection::open(&house.storage()).unwrap().log("logs").unwrap();
+    let (mut from, mut seqs, mut pages) = (0, Vec::new(), 0);
+    loop {
+        let page = report::export_page(&view, from, 300);
+        seqs.extend(page["frames"].as_array().unwrap().iter().map(|frame| frame["seq"].as_u64().unwrap()));
+        pages += 1;
+        let Some(next) = page["next"].as_u64() else { break };
+        from = next;
+    }
+    assert_eq!(seqs, (1..=21).collect::<Vec<_>>());
+    assert!(pages > 5, "{pages}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn quarantined_pieces_are_listed_newest_first_and_opened() {
     let house = House::new();
     house.filled().await;
