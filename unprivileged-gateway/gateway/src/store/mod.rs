@@ -9,6 +9,7 @@
 
 mod accounts;
 mod commit;
+mod index;
 mod ledger;
 pub mod operator;
 pub mod payload;
@@ -76,6 +77,7 @@ struct Inner {
     space: Arc<Space>,
     logs: BTreeMap<Signal, SignalLog>,
     quarantine: Quarantined,
+    librarian: index::Librarian,
     path: String,
 }
 
@@ -117,7 +119,9 @@ impl Store {
             .map_err(|source| StoreError::Register { log: QUARANTINE.into(), source })?;
         let io = |source| StoreError::Io { path: shown.clone(), source };
         let quarantine = Quarantined::start(log, config.storage.commit_window, telemetry.clone()).map_err(io)?;
-        Ok(Store(Arc::new(Inner { folder, space, logs, quarantine, path: shown })))
+        let all = logs.values().map(|l: &SignalLog| l.log.clone()).chain([quarantine.log().clone()]).collect();
+        let librarian = index::Librarian::start(path.to_owned(), all).map_err(io)?;
+        Ok(Store(Arc::new(Inner { folder, space, logs, quarantine, librarian, path: shown })))
     }
 
     pub fn log(&self, signal: Signal) -> Option<&SignalLog> {
@@ -142,6 +146,7 @@ impl Store {
 
     /// Commits what waits and ends the commit threads. Call when nothing is accepted or sent any more.
     pub fn close(&self) {
+        self.0.librarian.stop();
         self.0.logs.values().for_each(|l| l.committer.stop());
         self.0.quarantine.stop();
     }
