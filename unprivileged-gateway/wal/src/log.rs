@@ -10,7 +10,7 @@ use crate::disk::Disk;
 use crate::group::{Group, Totals};
 use crate::origin::{Mark, Marks, NodeId, Origin, Seen, Stream};
 use crate::record::{self, Codec, Epoch, Header, PAYLOAD_BYTES_MAX, kind};
-use crate::recover::{Recovery, Segment};
+use crate::recover::Recovery;
 use crate::shown::Shown;
 use crate::space::Space;
 use crate::state::{Cursor, DestinationId, Registered};
