@@ -419,7 +419,7 @@ impl Log {
         let cursors: Vec<String> =
             registry.by_uid.values().map(|r| format!("{} {:?} synced {:?}", r.id(), r.cursor, r.synced)).collect();
         let segment =
-            |s: &Segment| format!("[{} seq {}..{} to {} of {}]", s.n, s.first_seq, s.upper, s.end, s.file_bytes);
+            |s: &crate::recover::Segment| format!("[{} seq {}..{} to {} of {}]", s.n, s.first_seq, s.upper, s.end, s.file_bytes);
         let segments: Vec<String> = shown.segments.iter().map(segment).collect();
         format!("{cursors:?} {:?} {segments:?} closed {:?} refused {:?}", shown.totals, shown.closed, shown.refused)
     }
