@@ -418,8 +418,9 @@ impl Log {
         let shown = lock(&self.0.shown);
         let cursors: Vec<String> =
             registry.by_uid.values().map(|r| format!("{} {:?} synced {:?}", r.id(), r.cursor, r.synced)).collect();
-        let segment =
-            |s: &crate::recover::Segment| format!("[{} seq {}..{} to {} of {}]", s.n, s.first_seq, s.upper, s.end, s.file_bytes);
+        let segment = |s: &crate::recover::Segment| {
+            format!("[{} seq {}..{} to {} of {}]", s.n, s.first_seq, s.upper, s.end, s.file_bytes)
+        };
         let segments: Vec<String> = shown.segments.iter().map(segment).collect();
         format!("{cursors:?} {:?} {segments:?} closed {:?} refused {:?}", shown.totals, shown.closed, shown.refused)
     }
