@@ -9,6 +9,9 @@ use crate::telemetry::Request;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
+/// How long a push that is on its way may go on after the end has come, so that its answer still moves the cursor.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// What is left to do after a push.
 #[derive(Debug)]
 pub(super) enum Settled {
@@ -41,7 +44,7 @@ impl Attempts<'_> {
         let mut backoff = Backoff::default();
         loop {
             let begun = Instant::now();
-            let (answer, bytes) = send().await;
+            let Some((answer, bytes)) = unless_stopped(&self.stop, send()).await else { return Settled::Stopped };
             self.ledger.requested(Request {
                 signal: self.ledger.signal,
                 status: answer.status(),
@@ -88,6 +91,21 @@ impl Attempts<'_> {
                 (*self.stop.borrow()).then_some(Settled::Stopped)
             }
         }
+    }
+}
+
+/// What `work` gives, or None when the end has come and [`GRACE`] has passed since: a restart does not wait for a backend that does
+/// not answer. What was on its way is then sent again by the next start.
+pub(super) async fn unless_stopped<T>(stop: &watch::Receiver<bool>, work: impl Future<Output = T>) -> Option<T> {
+    let mut stop = stop.clone();
+    let too_long = async {
+        // A sender that is gone says the same.
+        let _ = stop.wait_for(|s| *s).await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        done = work => Some(done),
+        () = too_long => None,
     }
 }
 

@@ -9,7 +9,7 @@
 //! Weakness: a batch is a barrier; one slow push holds the next batch of the same destination (not of any other).
 
 use crate::destination::answer::Answer;
-use crate::destination::attempt::{Attempts, Settled};
+use crate::destination::attempt::{Attempts, Settled, unless_stopped};
 use crate::destination::loki::LokiOut;
 use crate::destination::otlp::OtlpOut;
 use crate::destination::pass::{Belt, Counts};
@@ -310,7 +310,7 @@ impl Runner {
         let reader = Reader { id: &self.it.id, signal: self.it.signal };
         let Out::Loki(loki) = &mut self.it.out else { return Some(Counts::default()) };
         let Some(push) = reader.loki_streams(loki, &frames, &parked.streams) else { return Some(Counts::default()) };
-        let (reason, text) = match loki.send(push.body.clone()).await {
+        let (reason, text) = match unless_stopped(&self.it.stop, loki.send(push.body.clone())).await? {
             Answer::Stored { .. } => return Some(Counts::sent(push.bytes())),
             Answer::Retry { after, text, .. } | Answer::RetryStreams { after, text, .. } => {
                 let pause = parked.backoff.next(fastrand::f64(), after);
@@ -346,7 +346,12 @@ impl Runner {
     /// True once the item is synced in the quarantine log. It is tried until then: the cursor must not pass it before.
     async fn keep_in_quarantine(&mut self, item: QuarantineItem) -> bool {
         let mut backoff = Backoff::default();
-        while let Err(refusal) = self.it.quarantine.keep(&item).await {
+        loop {
+            let refusal = match unless_stopped(&self.it.stop, self.it.quarantine.keep(&item)).await {
+                Some(Ok(())) => return true,
+                Some(Err(refusal)) => refusal,
+                None => return false,
+            };
             let pause = backoff.next(fastrand::f64(), refusal.retry_after);
             tracing::error!(destination = %self.it.id, error = %refusal, "quarantine cannot take a refused record; waiting");
             self.it.ledger.failed(format!("quarantine: {refusal}"), pause);
@@ -355,6 +360,5 @@ impl Runner {
                 return false;
             }
         }
-        true
     }
 }
