@@ -2,7 +2,7 @@
 // BULKHEAD_SCREENSHOTS names a folder for the pictures of the README.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { access, mkdtemp, mkdir, rm } from 'node:fs/promises';
+import { access, mkdtemp, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, before, test } from 'node:test';
@@ -49,8 +49,8 @@ async function addresses(child) {
 
 before(async () => {
   if (skip) return;
-  await mkdir(path.join(root, 'target'), { recursive: true });
-  folder = await mkdtemp(path.join(root, 'target', 'page-real-'));
+  // Not the temporary folder: the log refuses a file system in memory, which that often is.
+  folder = await mkdtemp('/var/tmp/bulkhead-');
   const gateway = start(bin, ['--storage', folder, '--http', '127.0.0.1:0', '--otlp-grpc', '127.0.0.1:0', '--otlp-http', '127.0.0.1:0']);
   at = await addresses(gateway);
   await line(start(bin, ['demo', '--endpoint', `http://${at.http}`]), /calls of the last two minutes sent/);
