@@ -38,6 +38,7 @@ page() {
 
 need python3 python3 "senders that are not ours" || true
 need strace strace "the order of fdatasync and answer" || true
+need patch patch "taking one rule away at a time" || fail "patch is missing: apt-get install patch"
 
 promtool=$(unpacked prometheus usr/bin/promtool) && export BULKHEAD_PROMTOOL=$promtool
 
