@@ -14,7 +14,7 @@ use crate::destination::loki::LokiOut;
 use crate::destination::otlp::OtlpOut;
 use crate::destination::pass::{Belt, Counts};
 use crate::destination::retry::Backoff;
-use crate::destination::transform::{Part, Push, Reader, Requests};
+use crate::destination::transform::{Part, Push, Reader, Round, Walk};
 use crate::seam::Signal;
 use crate::store::{Ledger, QuarantineItem, Quarantined};
 use futures_util::future::join_all;
@@ -157,49 +157,53 @@ impl Runner {
         // The batch itself is one open piece until all its parts are on their way.
         let batch = self.belt.place(last.seq + 1, items);
         let held: BTreeSet<String> = self.parked.iter().flat_map(|p| p.streams.iter().cloned()).collect();
-        let whole = Part { frames: 0..frames.len(), streams: None };
-        let requests = self.transform(frames, &whole, &held);
-        if requests.met_held {
-            // A stream must not overtake itself: what of it is in this batch waits behind what is parked.
-            self.park(batch, first.seq..last.seq + 1, held, BEHIND_OTHERS);
-        }
-        for item in requests.bad {
-            let counts = Counts::quarantined(item.reason, item.items, item.bytes());
-            if !self.keep_in_quarantine(item).await {
+        let mut parts = Vec::new();
+        let mut walk = Walk::new(Part { frames: 0..frames.len(), streams: None });
+        let mut parked = false;
+        while let Some(round) = self.round(frames, &mut walk, &held) {
+            if round.met_held && !parked {
+                // A stream must not overtake itself: what of it is in this batch waits behind what is parked.
+                self.park(batch, first.seq..last.seq + 1, held.clone(), BEHIND_OTHERS);
+                parked = true;
+            }
+            for item in round.bad {
+                let counts = Counts::quarantined(item.reason, item.items, item.bytes());
+                if !self.keep_in_quarantine(item).await {
+                    return;
+                }
+                self.belt.count(batch, counts);
+            }
+            if !self.send(batch, frames, round.pushes, &mut parts).await {
                 return;
             }
-            self.belt.count(batch, counts);
-        }
-        let mut parts = Vec::new();
-        if !self.send(batch, frames, requests.rounds, &mut parts).await {
-            return;
         }
         while let Some(part) = parts.pop() {
+            let mut walk = Walk::new(part);
             // A part meets the offenders of the whole again; they are in quarantine already.
-            let rounds = self.transform(frames, &part, &BTreeSet::new()).rounds;
-            if !self.send(batch, frames, rounds, &mut parts).await {
-                return;
+            while let Some(round) = self.round(frames, &mut walk, &BTreeSet::new()) {
+                if !self.send(batch, frames, round.pushes, &mut parts).await {
+                    return;
+                }
             }
         }
         self.belt.finish(batch, Counts::default());
     }
 
-    fn transform(&mut self, frames: &[Frame], part: &Part, held: &BTreeSet<String>) -> Requests {
+    /// The next round of a part. None: there is no more of it.
+    fn round(&mut self, frames: &[Frame], walk: &mut Walk, held: &BTreeSet<String>) -> Option<Round> {
         let reader = Reader { id: &self.it.id, signal: self.it.signal };
         match &mut self.it.out {
-            Out::Loki(loki) => reader.loki(loki, frames, part, held),
-            Out::Otlp(_) => reader.otlp(frames, part),
+            Out::Loki(loki) => reader.loki(loki, frames, walk, held),
+            Out::Otlp(_) => reader.otlp(frames, walk),
         }
     }
 
-    /// Sends rounds in order; what is left to do is put on `parts`. False: stopped.
-    async fn send(&mut self, batch: u64, frames: &[Frame], rounds: Vec<Vec<Push>>, parts: &mut Vec<Part>) -> bool {
-        for pushes in rounds {
-            let settled = self.send_round(&pushes).await;
-            for (push, outcome) in pushes.into_iter().zip(settled) {
-                if !self.conclude(batch, frames, push, outcome, parts).await {
-                    return false;
-                }
+    /// Sends a round; what is left to do is put on `parts`. False: stopped.
+    async fn send(&mut self, batch: u64, frames: &[Frame], pushes: Vec<Push>, parts: &mut Vec<Part>) -> bool {
+        let settled = self.send_round(&pushes).await;
+        for (push, outcome) in pushes.into_iter().zip(settled) {
+            if !self.conclude(batch, frames, push, outcome, parts).await {
+                return false;
             }
         }
         true
@@ -304,12 +308,21 @@ impl Runner {
         }
     }
 
-    /// One try for one parked part: read again, encode again (the transform is pure), send once.
+    /// One try for one parked part: read again, encode again (the transform is pure), send each round once. None: it stays parked.
     async fn try_parked(&mut self, parked: &mut Parked) -> Option<Counts> {
         let frames = self.read_again(parked.seqs.clone())?;
-        let reader = Reader { id: &self.it.id, signal: self.it.signal };
-        let Out::Loki(loki) = &mut self.it.out else { return Some(Counts::default()) };
-        let Some(push) = reader.loki_streams(loki, &frames, &parked.streams) else { return Some(Counts::default()) };
+        let mut walk = Walk::new(Part { frames: 0..frames.len(), streams: Some(parked.streams.clone()) });
+        let mut counts = Counts::default();
+        while let Some(round) = self.round(&frames, &mut walk, &BTreeSet::new()) {
+            for push in round.pushes {
+                counts += self.try_parked_push(parked, push).await?;
+            }
+        }
+        Some(counts)
+    }
+
+    async fn try_parked_push(&mut self, parked: &mut Parked, push: Push) -> Option<Counts> {
+        let Out::Loki(loki) = &self.it.out else { return Some(Counts::default()) };
         let (reason, text) = match unless_stopped(&self.it.stop, loki.send(push.body.clone())).await? {
             Answer::Stored { .. } => return Some(Counts::sent(push.bytes())),
             Answer::Retry { after, text, .. } | Answer::RetryStreams { after, text, .. } => {

@@ -44,15 +44,29 @@ impl Push {
     }
 }
 
-/// What a part becomes.
+/// One round of a part: its pushes hold different streams and may go at once; the next round comes after them.
 #[derive(Debug, Default)]
-pub(super) struct Requests {
-    /// Rounds go one after another; pushes of a round hold different streams and may go at once.
-    pub(super) rounds: Vec<Vec<Push>>,
+pub(super) struct Round {
+    pub(super) pushes: Vec<Push>,
     /// Records that can never be sent as they are.
     pub(super) bad: Vec<QuarantineItem>,
     /// Streams of `held` were met and left out.
     pub(super) met_held: bool,
+}
+
+/// How far a part has been made into rounds. A part is walked once; only one round of it is in memory at a time.
+#[derive(Debug)]
+pub(super) struct Walk {
+    part: Part,
+    /// The next frame, and where in it; the end of the part's frames once everything has been made into rounds.
+    at: usize,
+    place: Place,
+}
+
+impl Walk {
+    pub(super) fn new(part: Part) -> Walk {
+        Walk { at: part.frames.start, place: Place::default(), part }
+    }
 }
 
 /// For whom the records are: what it has already, it does not get again.
@@ -73,11 +87,16 @@ impl Reader<'_> {
             .with_payload(frame.payload.clone(), u64::from(frame.items))
     }
 
-    /// OTLP: requests laid end to end, up to the size every receiver takes.
-    pub(super) fn otlp(self, frames: &[Frame], part: &Part) -> Requests {
-        let mut out = Requests::default();
-        let (mut pushes, mut open, mut size) = (Vec::new(), Vec::new(), 0);
-        for i in part.frames.clone().filter(|i| !frames[*i].is_done(self.id)) {
+    /// OTLP: requests laid end to end, up to the size every receiver takes; one round. None: the part is done.
+    pub(super) fn otlp(self, frames: &[Frame], walk: &mut Walk) -> Option<Round> {
+        let range = walk.at..walk.part.frames.end;
+        walk.at = range.end;
+        if range.is_empty() {
+            return None;
+        }
+        let mut out = Round::default();
+        let (mut open, mut size) = (Vec::new(), 0);
+        for i in range.filter(|i| !frames[*i].is_done(self.id)) {
             let frame = &frames[i];
             let raw = match envelope::open(&frame.payload) {
                 Ok((_, _, raw)) => frame.payload.slice_ref(raw),
@@ -87,22 +106,44 @@ impl Reader<'_> {
                 }
             };
             if !open.is_empty() && size + raw.len() > REQUEST_BYTES {
-                pushes.extend(joined(std::mem::take(&mut open)));
+                out.pushes.extend(joined(std::mem::take(&mut open)));
                 size = 0;
             }
             size += raw.len();
             open.push(Push { body: raw, items: u64::from(frame.items), streams: Vec::new(), frames: i..i + 1 });
         }
-        pushes.extend(joined(open));
-        out.rounds.push(pushes);
-        out
+        out.pushes.extend(joined(open));
+        Some(out)
     }
 
-    /// Loki: one round, or several where a request alone fills more than one.
-    pub(super) fn loki(self, to: &mut LokiOut, frames: &[Frame], part: &Part, held: &BTreeSet<String>) -> Requests {
-        let mut out = Requests::default();
+    /// Loki: frames until a round is full, which a large request alone can do several times. None: the part is done.
+    pub(super) fn loki(
+        self,
+        to: &mut LokiOut,
+        frames: &[Frame],
+        walk: &mut Walk,
+        held: &BTreeSet<String>,
+    ) -> Option<Round> {
+        if walk.at >= walk.part.frames.end {
+            return None;
+        }
+        let mut out = Round::default();
+        while walk.at < walk.part.frames.end {
+            let frame = &frames[walk.at];
+            let next = match frame.is_done(self.id) {
+                true => None,
+                false => self.encode(to, frame, walk.place, &mut out.bad),
+            };
+            match next {
+                Some(place) => walk.place = place,
+                None => (walk.at, walk.place) = (walk.at + 1, Place::default()),
+            }
+            if next.is_some() || to.encoder.bytes() >= PUSH_BYTES {
+                break;
+            }
+        }
         let met = std::cell::Cell::new(false);
-        let keep = |labels: &str| match (held.contains(labels), &part.streams) {
+        let keep = |labels: &str| match (held.contains(labels), &walk.part.streams) {
             (true, _) => {
                 met.set(true);
                 false
@@ -110,42 +151,21 @@ impl Reader<'_> {
             (false, Some(only)) => only.contains(labels),
             (false, None) => true,
         };
-        for frame in frames[part.frames.clone()].iter().filter(|f| !f.is_done(self.id)) {
-            let mut place = Some(Place::default());
-            while let Some(from) = place {
-                place = self.encode(to, frame, from, PUSH_BYTES, &mut out.bad);
-                if place.is_some() {
-                    // Full in the middle of a request: what is there goes first, the rest in the next round.
-                    out.rounds.push(pushes(to, &keep, &part.frames));
-                }
-            }
-        }
-        out.rounds.push(pushes(to, &keep, &part.frames));
+        let shards = (to.encoder.bytes() / BYTES_A_SHARD).clamp(1, SHARDS_MAX);
+        let frames = &walk.part.frames;
+        let push = |p: model::loki::Push| Push {
+            body: p.body.into(),
+            items: u64::from(p.entries),
+            streams: p.streams,
+            frames: frames.clone(),
+        };
+        out.pushes = to.encoder.finish(shards, &keep).into_iter().map(push).collect();
         out.met_held = met.get();
-        out
-    }
-
-    /// The named streams of some frames as one push. None: there is nothing of them.
-    pub(super) fn loki_streams(self, to: &mut LokiOut, frames: &[Frame], streams: &BTreeSet<String>) -> Option<Push> {
-        // Offenders went to quarantine when the batch was first sent.
-        let mut known = Vec::new();
-        for frame in frames.iter().filter(|f| !f.is_done(self.id)) {
-            self.encode(to, frame, Place::default(), usize::MAX, &mut known);
-        }
-        let push = to.encoder.finish(1, &|labels| streams.contains(labels)).into_iter().next()?;
-        let items = u64::from(push.entries);
-        Some(Push { body: push.body.into(), items, streams: push.streams, frames: 0..frames.len() })
+        Some(out)
     }
 
     /// One frame into the encoder, from a place on. Returns where to go on if the encoder is full.
-    fn encode(
-        self,
-        to: &mut LokiOut,
-        frame: &Frame,
-        from: Place,
-        until: usize,
-        bad: &mut Vec<QuarantineItem>,
-    ) -> Option<Place> {
+    fn encode(self, to: &mut LokiOut, frame: &Frame, from: Place, bad: &mut Vec<QuarantineItem>) -> Option<Place> {
         let (sidecar, raw) = match envelope::open(&frame.payload) {
             Ok((_, sidecar, raw)) => (sidecar, raw),
             Err(e) => {
@@ -153,7 +173,7 @@ impl Reader<'_> {
                 return None;
             }
         };
-        let added = to.encoder.add_from(frame.seq, &sidecar, raw, from, until);
+        let added = to.encoder.add_from(frame.seq, &sidecar, raw, from, PUSH_BYTES);
         if let Some(e) = added.malformed {
             bad.push(self.malformed(frame, &e.to_string()));
         }
@@ -163,14 +183,6 @@ impl Reader<'_> {
         }
         added.next
     }
-}
-
-fn pushes(to: &mut LokiOut, keep: &dyn Fn(&str) -> bool, frames: &Range<usize>) -> Vec<Push> {
-    let shards = (to.encoder.bytes() / BYTES_A_SHARD).clamp(1, SHARDS_MAX);
-    let pushes = to.encoder.finish(shards, keep).into_iter();
-    pushes
-        .map(|p| Push { body: p.body.into(), items: u64::from(p.entries), streams: p.streams, frames: frames.clone() })
-        .collect()
 }
 
 fn joined(mut parts: Vec<Push>) -> Option<Push> {
