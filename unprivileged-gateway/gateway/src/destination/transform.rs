@@ -194,3 +194,100 @@ fn joined(mut parts: Vec<Push>) -> Option<Push> {
     parts.iter().for_each(|p| body.extend_from_slice(&p.body));
     Some(Push { body: body.into(), items: parts.iter().map(|p| p.items).sum(), streams: Vec::new(), frames })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use model::envelope::{Kind, Sidecar};
+    use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+    use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
+    use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+    use opentelemetry_proto::tonic::resource::v1::Resource;
+    use prost::Message;
+
+    fn value(text: String) -> Option<AnyValue> {
+        Some(AnyValue { value: Some(Value::StringValue(text)) })
+    }
+
+    /// `records` lines under a resource with `padding` bytes that go out with each of them.
+    fn frame(seq: u64, records: u32, padding: usize) -> Frame {
+        let attribute = KeyValue { key: "padding".into(), value: value("x".repeat(padding)), ..KeyValue::default() };
+        let line = |i| LogRecord { body: value(format!("line {seq}/{i}")), time_unix_nano: 1, ..LogRecord::default() };
+        let request = ExportLogsServiceRequest {
+            resource_logs: vec![ResourceLogs {
+                resource: Some(Resource { attributes: vec![attribute], ..Resource::default() }),
+                scope_logs: vec![ScopeLogs { log_records: (0..records).map(line).collect(), ..ScopeLogs::default() }],
+                ..ResourceLogs::default()
+            }],
+        };
+        let mut payload = envelope::header(Kind::OtlpLogs, &Sidecar::default());
+        request.encode(&mut payload).expect("a vector grows");
+        Frame {
+            seq,
+            epoch: wal::Epoch { counter: 1, random: 1 },
+            items: records,
+            codec: wal::Codec::Raw,
+            raw_len: payload.len() as u32,
+            hops: 0,
+            appended_at: 1,
+            origin: None,
+            done: Vec::new(),
+            items_before: 0,
+            hash: 0,
+            payload: payload.into(),
+        }
+    }
+
+    fn loki() -> LokiOut {
+        let config = config::Loki {
+            url: "http://127.0.0.1:1/loki/api/v1/push".into(),
+            tenant: None,
+            external_labels: Default::default(),
+            line: config::Line::Body,
+            limits: config::LokiLimits::default(),
+            common: config::Common::default(),
+        };
+        LokiOut::new("test", &config).expect("plain text needs nothing")
+    }
+
+    #[test]
+    fn a_request_that_grows_goes_out_in_rounds_and_every_record_once() {
+        let (mut to, frames) = (loki(), [frame(1, 3000, 4000), frame(2, 5, 10)]);
+        let id = DestinationId::new("loki", "test");
+        let reader = Reader { id: &id, signal: Signal::Logs };
+        let mut walk = Walk::new(Part { frames: 0..2, streams: None });
+        let (mut rounds, mut items) = (0, 0);
+        while let Some(round) = reader.loki(&mut to, &frames, &mut walk, &BTreeSet::new()) {
+            assert!(round.bad.is_empty() && !round.met_held);
+            rounds += 1;
+            items += round.pushes.iter().map(|p| p.items).sum::<u64>();
+        }
+        assert_eq!(items, 3005);
+        assert!(rounds >= 3, "12 MB of lines in rounds of 4 MiB: {rounds}");
+    }
+
+    #[test]
+    fn a_held_stream_is_left_out_and_said() {
+        let (mut to, frames) = (loki(), [frame(1, 3, 10)]);
+        let id = DestinationId::new("loki", "test");
+        let reader = Reader { id: &id, signal: Signal::Logs };
+        let all = reader.loki(&mut to, &frames, &mut Walk::new(Part { frames: 0..1, streams: None }), &BTreeSet::new());
+        let streams: BTreeSet<String> = all.expect("a round").pushes.into_iter().flat_map(|p| p.streams).collect();
+        let mut walk = Walk::new(Part { frames: 0..1, streams: None });
+        let round = reader.loki(&mut to, &frames, &mut walk, &streams).expect("a round");
+        assert!(round.met_held && round.pushes.iter().all(|p| p.items == 0), "{round:?}");
+    }
+
+    #[test]
+    fn what_a_destination_has_already_it_does_not_get_again() {
+        let id = DestinationId::new("loki", "test");
+        let mut done = frame(1, 3, 10);
+        done.done.push(id.to_string());
+        let frames = [done, frame(2, 4, 10)];
+        let reader = Reader { id: &id, signal: Signal::Logs };
+        assert_eq!(reader.items(&frames), 4);
+        let round = reader.otlp(&frames, &mut Walk::new(Part { frames: 0..2, streams: None })).expect("a round");
+        assert_eq!(round.pushes.iter().map(|p| p.items).sum::<u64>(), 4);
+    }
+}
