@@ -14,6 +14,8 @@ pub struct Counts {
     pub sent: u64,
     pub quarantined: BTreeMap<&'static str, Loss>,
     pub damaged: u64,
+    /// Not for this destination: it takes nothing new (`intake: false`).
+    pub dropped: u64,
     pub bytes: u64,
 }
 
@@ -26,6 +28,10 @@ impl Counts {
         Counts { damaged: records, ..Counts::default() }
     }
 
+    pub fn dropped(records: u64) -> Counts {
+        Counts { dropped: records, ..Counts::default() }
+    }
+
     pub fn quarantined(reason: &'static str, records: u64, bytes: u64) -> Counts {
         Counts { quarantined: [(reason, Loss { records, bytes })].into(), ..Counts::default() }
     }
@@ -35,6 +41,7 @@ impl std::ops::AddAssign for Counts {
     fn add_assign(&mut self, other: Counts) {
         self.sent += other.sent;
         self.damaged += other.damaged;
+        self.dropped += other.dropped;
         self.bytes += other.bytes;
         for (reason, loss) in other.quarantined {
             let total = self.quarantined.entry(reason).or_default();
@@ -126,6 +133,8 @@ impl Batch {
         let mut counts = self.counts;
         counts.damaged = counts.damaged.min(left);
         left -= counts.damaged;
+        counts.dropped = counts.dropped.min(left);
+        left -= counts.dropped;
         for loss in counts.quarantined.values_mut() {
             loss.records = loss.records.min(left);
             left -= loss.records;
@@ -161,9 +170,13 @@ mod tests {
         let mut belt = Belt::default();
         let a = belt.place(5, 3);
         belt.count(a, Counts::damaged(1));
+        belt.count(a, Counts::dropped(1));
         belt.finish(a, Counts::quarantined("refused", 9, 0));
         let step = belt.step().expect("finished");
         let quarantined: u64 = step.counts.quarantined.values().map(|l| l.records).sum();
-        assert_eq!((step.counts.sent, quarantined, step.counts.damaged, step.items), (0, 2, 1, 3));
+        assert_eq!(
+            (step.counts.sent, quarantined, step.counts.dropped, step.counts.damaged, step.items),
+            (0, 1, 1, 1, 3)
+        );
     }
 }

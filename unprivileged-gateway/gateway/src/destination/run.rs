@@ -153,9 +153,11 @@ impl Runner {
     /// Sends a batch, part by part, until every part is sent, parked or in quarantine.
     async fn deliver(&mut self, frames: &[Frame]) {
         let (Some(first), Some(last)) = (frames.first(), frames.last()) else { return };
-        let items = Reader { id: &self.it.id, signal: self.it.signal }.items(frames);
+        let items = frames.iter().map(|f| u64::from(f.items)).sum();
+        let mine = Reader { id: &self.it.id, signal: self.it.signal }.items(frames);
         // The batch itself is one open piece until all its parts are on their way.
         let batch = self.belt.place(last.seq + 1, items);
+        self.belt.count(batch, Counts::dropped(items - mine));
         let held: BTreeSet<String> = self.parked.iter().flat_map(|p| p.streams.iter().cloned()).collect();
         let mut parts = Vec::new();
         let mut walk = Walk::new(Part { frames: 0..frames.len(), streams: None });

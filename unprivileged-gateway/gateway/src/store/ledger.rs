@@ -43,11 +43,14 @@ impl Ledger {
     pub fn pass(&self, log: &Log, step: &Step) {
         let quarantined: Vec<(&str, Loss)> =
             step.counts.quarantined.iter().map(|(reason, loss)| (*reason, *loss)).collect();
+        // Operators said so: a destination with `intake: false` is drained, what comes meanwhile is for the others.
+        let dropped = [("intake_off", step.counts.dropped)];
+        let dropped = if step.counts.dropped > 0 { &dropped[..] } else { &[] };
         let settled = Settled {
             sent: step.counts.sent,
             sent_bytes: step.counts.bytes,
             quarantined: &quarantined,
-            dropped: &[],
+            dropped,
             damaged: step.counts.damaged,
         };
         self.account.settle(self.signal, &settled, || log.advance(&self.id, step.seq, step.items, step.seq));
