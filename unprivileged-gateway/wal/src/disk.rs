@@ -6,7 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -54,7 +54,8 @@ impl RealDisk {
     /// Opens the folder, creating it (and syncing its parent) when it is missing.
     pub fn open(path: &Path) -> io::Result<RealDisk> {
         if !path.is_dir() {
-            std::fs::create_dir_all(path)?;
+            // What is kept in here is other people's telemetry: its owner alone may look. A folder that exists keeps its mode.
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
             if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
                 File::open(parent)?.sync_all()?;
             }

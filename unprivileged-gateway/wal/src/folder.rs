@@ -201,6 +201,18 @@ mod tests {
     }
 
     #[test]
+    fn a_new_folder_is_for_its_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        let folder = open(&path).unwrap();
+        folder.disk("logs").unwrap();
+        for made in [path.clone(), path.join("logs")] {
+            assert_eq!(std::fs::metadata(&made).unwrap().permissions().mode() & 0o777, 0o700, "{}", made.display());
+        }
+    }
+
+    #[test]
     fn a_second_opener_is_told_who_holds_the_folder() {
         let dir = tempfile::tempdir().unwrap();
         let first = open(dir.path()).unwrap();

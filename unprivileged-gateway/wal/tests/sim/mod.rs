@@ -5,7 +5,7 @@
 //! per origin; I3 order; I4 no cursor goes back behind a synced one, duplicates only after a fault and within the bound;
 //! I5 the log opens; I6 deletion never takes what somebody needs (seen through I1 at the next start); I7 a seq names one
 //! frame; I8 `waiting` is exact.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part of this module")]
 
 mod oracle;
 pub mod shrink;
