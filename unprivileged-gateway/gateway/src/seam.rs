@@ -47,7 +47,13 @@ impl fmt::Display for Signal {
 pub enum Source {
     OtlpGrpc,
     OtlpHttp,
-    /// The gateway's own spans.
+    /// Log bytes and stacks from the privileged probe.
+    Probe,
+    /// The system journal of this machine.
+    Journal,
+    /// This machine's basics: processor, memory, disk, network, pressure.
+    Host,
+    /// The gateway's own spans and series.
     Own,
 }
 
@@ -56,6 +62,9 @@ impl Source {
         match self {
             Source::OtlpGrpc => "otlp/grpc",
             Source::OtlpHttp => "otlp/http",
+            Source::Probe => "probe",
+            Source::Journal => "journal",
+            Source::Host => "host",
             Source::Own => "own",
         }
     }
@@ -73,6 +82,8 @@ pub struct Offered {
     pub sidecar: Sidecar,
     pub body: Vec<Bytes>,
     pub source: Source,
+    /// Its place in the source, where a source numbers its records: what is held already is not stored twice.
+    pub origin: Option<wal::Origin>,
 }
 
 /// What kind of no: decides the gRPC status and the HTTP code.

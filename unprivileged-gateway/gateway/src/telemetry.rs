@@ -28,7 +28,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-pub(crate) const SOURCES: [Source; 3] = [Source::OtlpGrpc, Source::OtlpHttp, Source::Own];
+pub(crate) const SOURCES: [Source; 6] =
+    [Source::OtlpGrpc, Source::OtlpHttp, Source::Probe, Source::Journal, Source::Host, Source::Own];
 
 /// Reasons of refusal that exist at zero from the start: the log's own, then the doors'. Others appear with their first count.
 pub const REFUSAL_REASONS: [&str; 11] = [
@@ -60,7 +61,7 @@ struct Taken {
 
 struct Inner {
     started_ms: u64,
-    accepted: [[Taken; 4]; 3],
+    accepted: [[Taken; 4]; SOURCES.len()],
     refused: Mutex<BTreeMap<(Source, Signal, &'static str), u64>>,
     dropped: Mutex<BTreeMap<(Signal, String), u64>>,
     damaged: Mutex<BTreeMap<(&'static str, String), u64>>,
@@ -290,7 +291,10 @@ fn index_of(source: Source) -> usize {
     match source {
         Source::OtlpGrpc => 0,
         Source::OtlpHttp => 1,
-        Source::Own => 2,
+        Source::Probe => 2,
+        Source::Journal => 3,
+        Source::Host => 4,
+        Source::Own => 5,
     }
 }
 

@@ -53,6 +53,27 @@ pub struct Sidecar {
     pub peer: String,
     /// Resource attributes known at receipt; they never overwrite what the sender wrote.
     pub enrichment: Vec<(String, String)>,
+    /// For bytes of a log file: which file, and where in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<FileRef>,
+}
+
+/// A piece of a log file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FileRef {
+    /// `pods`, or the name of the file source in the configuration.
+    pub root: String,
+    /// Beneath that root; bytes that are no UTF-8 are written as `\\xNN`. At most [`PATH_BYTES_MAX`] bytes of it are kept.
+    pub path: String,
+    /// Which file, whatever it is called by now.
+    pub id: [u8; 16],
+    /// Rises when the file is truncated or rewritten in place.
+    pub generation: u32,
+    /// Of the first byte, in the file.
+    pub offset: u64,
+    /// The reason why nothing follows this piece, which may be empty: `deleted`, `rotated`, `truncated`.
+    pub end: Option<String>,
 }
 
 /// The layout written by this version.
@@ -61,11 +82,17 @@ pub const VERSION: u8 = 1;
 pub const FIXED_BYTES: usize = 4;
 /// Bytes of a peer's name that are kept; an address with port and zone needs fewer than 80.
 pub const PEER_BYTES_MAX: usize = 256;
+/// Bytes of a log file's path that are kept; Linux allows no longer one.
+pub const PATH_BYTES_MAX: usize = 4096;
 /// Bytes that a sidecar may take: its length is 16 bits.
 pub const SIDECAR_BYTES_MAX: usize = u16::MAX as usize;
 /// Levels of MessagePack that are followed. The sidecar needs three; a stranger's nesting must not eat the stack.
 const DEPTH_MAX: usize = 16;
-/// What MessagePack adds at most: to the map with its three keys, the number and the array head; and to each pair.
+/// What a file reference adds beyond its path: keys, numbers, the root's name and the reason.
+const FILE_OVERHEAD_BYTES: usize = 512;
+/// Bytes of a file source's name, or of a reason, that are kept.
+const NAME_BYTES_MAX: usize = 128;
+/// What MessagePack adds at most: to the map with its keys, the number and the array head; and to each pair.
 const MAP_OVERHEAD_BYTES: usize = 64;
 const PAIR_OVERHEAD_BYTES: usize = 11;
 
@@ -75,8 +102,10 @@ const PAIR_OVERHEAD_BYTES: usize = 11;
 /// with absurd labels still has its logs accepted. One allocation.
 pub fn header(kind: Kind, sidecar: &Sidecar) -> Vec<u8> {
     let peer = floor_char(&sidecar.peer, PEER_BYTES_MAX);
-    let mut room = SIDECAR_BYTES_MAX - MAP_OVERHEAD_BYTES - peer.len();
-    let mut used = FIXED_BYTES + MAP_OVERHEAD_BYTES + peer.len();
+    let file = sidecar.file.as_ref().map(WrittenFile::new);
+    let file_bytes = file.as_ref().map_or(0, |f| FILE_OVERHEAD_BYTES + f.path.len());
+    let mut room = SIDECAR_BYTES_MAX - MAP_OVERHEAD_BYTES - peer.len() - file_bytes;
+    let mut used = FIXED_BYTES + MAP_OVERHEAD_BYTES + peer.len() + file_bytes;
     let fits = sidecar.enrichment.iter().take_while(|(name, value)| {
         let bytes = PAIR_OVERHEAD_BYTES.saturating_add(name.len()).saturating_add(value.len());
         let left = room.checked_sub(bytes);
@@ -85,7 +114,7 @@ pub fn header(kind: Kind, sidecar: &Sidecar) -> Vec<u8> {
         left.is_some()
     });
     let pairs = fits.count();
-    let kept = Written { received_at: sidecar.received_at, peer, enrichment: &sidecar.enrichment[..pairs] };
+    let kept = Written { received_at: sidecar.received_at, peer, enrichment: &sidecar.enrichment[..pairs], file };
 
     let mut out = Vec::with_capacity(used);
     out.extend_from_slice(&[kind as u8, VERSION, 0, 0]);
@@ -103,6 +132,32 @@ struct Written<'a> {
     received_at: u64,
     peer: &'a str,
     enrichment: &'a [(String, String)],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<WrittenFile<'a>>,
+}
+
+/// [`FileRef`] as it is written.
+#[derive(Serialize)]
+struct WrittenFile<'a> {
+    root: &'a str,
+    path: &'a str,
+    id: [u8; 16],
+    generation: u32,
+    offset: u64,
+    end: Option<&'a str>,
+}
+
+impl WrittenFile<'_> {
+    fn new(file: &FileRef) -> WrittenFile<'_> {
+        WrittenFile {
+            root: floor_char(&file.root, NAME_BYTES_MAX),
+            path: floor_char(&file.path, PATH_BYTES_MAX),
+            id: file.id,
+            generation: file.generation,
+            offset: file.offset,
+            end: file.end.as_deref().map(|e| floor_char(e, NAME_BYTES_MAX)),
+        }
+    }
 }
 
 /// The longest start of `s` that is at most `max` bytes and ends between characters.
@@ -142,8 +197,14 @@ mod tests {
     use proptest::prelude::*;
 
     fn sidecars() -> impl Strategy<Value = Sidecar> {
-        (any::<u64>(), ".{0,40}", prop::collection::vec((".{0,20}", ".{0,200}"), 0..12))
-            .prop_map(|(received_at, peer, enrichment)| Sidecar { received_at, peer, enrichment })
+        (any::<u64>(), ".{0,40}", prop::collection::vec((".{0,20}", ".{0,200}"), 0..12), prop::option::of(files()))
+            .prop_map(|(received_at, peer, enrichment, file)| Sidecar { received_at, peer, enrichment, file })
+    }
+
+    fn files() -> impl Strategy<Value = FileRef> {
+        let end = prop::option::of("[a-z]{0,12}");
+        (".{0,20}", ".{0,200}", any::<[u8; 16]>(), any::<u32>(), any::<u64>(), end)
+            .prop_map(|(root, path, id, generation, offset, end)| FileRef { root, path, id, generation, offset, end })
     }
 
     proptest! {
@@ -197,8 +258,12 @@ mod tests {
     #[test]
     fn enrichment_that_does_not_fit_is_left_out_and_the_rest_is_kept() {
         let pair = |n: usize| (format!("name-{n}"), "é".repeat(1_000));
-        let sidecar =
-            Sidecar { received_at: u64::MAX, peer: "ü".repeat(400), enrichment: (0..100).map(pair).collect() };
+        let sidecar = Sidecar {
+            received_at: u64::MAX,
+            peer: "ü".repeat(400),
+            enrichment: (0..100).map(pair).collect(),
+            file: None,
+        };
         let written = header(Kind::OtlpTraces, &sidecar);
         let (_, read, raw) = open(&written).unwrap();
         assert_eq!(read.peer, "ü".repeat(PEER_BYTES_MAX / 2));

@@ -32,7 +32,7 @@ fn options(d: &mut Dice) -> Options {
 fn sidecar(d: &mut Dice) -> Sidecar {
     let keys = ["k8s.namespace.name", "k8s.pod.name", "host.name", "k8s.node.name", "service.name"];
     let enrichment = if d.one_in(2) { vec![] } else { d.many(3, |d| (d.pick(&keys).to_owned(), text(d))) };
-    Sidecar { received_at: d.roll() >> 1, peer: "10.0.0.1:4".into(), enrichment }
+    Sidecar { received_at: d.roll() >> 1, peer: "10.0.0.1:4".into(), enrichment, file: None }
 }
 
 fn streams(pushes: &[Push]) -> BTreeMap<String, Vec<common::reference::Line>> {

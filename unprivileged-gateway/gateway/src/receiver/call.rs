@@ -78,8 +78,9 @@ impl<I: Intake> Shared<I> {
         let length = bytes.len() as u64;
         meter.shrink_to(length);
         let received_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
-        let sidecar = Sidecar { received_at, peer: peer.to_canonical().to_string(), enrichment: Vec::new() };
-        let offered = Offered { signal, kind, items, sidecar, body: vec![bytes], source };
+        let sidecar =
+            Sidecar { received_at, peer: peer.to_canonical().to_string(), enrichment: Vec::new(), file: None };
+        let offered = Offered { signal, kind, items, sidecar, body: vec![bytes], source, origin: None };
         match self.intake.accept(offered).await {
             Ok(()) => {
                 self.counters.accepted(source, signal, items, length);

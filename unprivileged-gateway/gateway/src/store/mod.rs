@@ -178,7 +178,7 @@ impl Store {
             codec: Codec::Raw,
             raw_len,
             hops: 0,
-            origin: None,
+            origin: offered.origin.as_ref(),
             done: &l.draining,
             appended_at: offered.sidecar.received_at,
         };

@@ -153,12 +153,12 @@ const WORDS: [Word; 3] = [
     },
 ];
 
-/// Alloy's `transport` of a source; the gateway's own spans come through no receiver.
+/// Alloy's `transport` of a source; what does not come as OTLP comes through no such receiver.
 fn transport(source: Source) -> Option<&'static str> {
     match source {
         Source::OtlpGrpc => Some("grpc"),
         Source::OtlpHttp => Some("http"),
-        Source::Own => None,
+        Source::Probe | Source::Journal | Source::Host | Source::Own => None,
     }
 }
 
@@ -189,7 +189,7 @@ fn calls(telemetry: &Telemetry) -> Vec<Family> {
         let (family, labels) = match source {
             Source::OtlpGrpc => (&mut rpc, grpc_labels(*signal, status)),
             Source::OtlpHttp => (&mut http, http_labels(*signal, status)),
-            Source::Own => continue,
+            Source::Probe | Source::Journal | Source::Host | Source::Own => continue,
         };
         family.observe([component(RECEIVER_ID), labels].concat(), histogram.clone());
     }

@@ -82,9 +82,10 @@ impl House {
 }
 
 async fn offer(store: &Store, body: bytes::Bytes, items: u32) {
-    let sidecar = Sidecar { received_at: now_ns(), peer: "127.0.0.1:7".into(), enrichment: Vec::new() };
+    let sidecar = Sidecar { received_at: now_ns(), peer: "127.0.0.1:7".into(), enrichment: Vec::new(), file: None };
     let kind = Kind::OtlpLogs;
-    let offered = Offered { signal: Signal::Logs, kind, items, sidecar, body: vec![body], source: From_::OtlpHttp };
+    let (signal, source) = (Signal::Logs, From_::OtlpHttp);
+    let offered = Offered { signal, kind, items, sidecar, body: vec![body], source, origin: None };
     store.accept(offered).await.unwrap();
 }
 
