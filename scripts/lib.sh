@@ -26,6 +26,16 @@ need_build_tools() {
     need cc gcc "compiling ring and zstd" || fail "no C compiler: apt-get install gcc"
 }
 
+# What compiles the probe's BPF program: clang, and the kernel's helper declarations.
+need_bpf_tools() {
+    need clang clang "compiling the probe's BPF program" || return 1
+    need llvm-strip llvm "making the BPF program small" || true
+    [ -e /usr/include/bpf/bpf_helpers.h ] && return 0
+    # A header, not a command: asked for by a name that is never found, so that it is installed.
+    need bpf_helpers.h libbpf-dev "compiling the probe's BPF program" || true
+    [ -e /usr/include/bpf/bpf_helpers.h ]
+}
+
 # Where cargo builds. CI keeps it outside the clone, so that dependencies are compiled once for many clones.
 target_dir() {
     if [ -n "${CARGO_TARGET_DIR:-}" ]; then

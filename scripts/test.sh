@@ -36,11 +36,14 @@ page() {
     (cd unprivileged-gateway/ui && npm ci --no-audit --no-fund --loglevel=error && npm run check && npm test)
 }
 
+need_bpf_tools || fail "the probe's BPF program cannot be compiled: apt-get install clang libbpf-dev"
 need python3 python3 "senders that are not ours" || true
 need strace strace "the order of fdatasync and answer" || true
 need patch patch "taking one rule away at a time" || fail "patch is missing: apt-get install patch"
 
 promtool=$(unpacked prometheus usr/bin/promtool) && export BULKHEAD_PROMTOOL=$promtool
+exporter=$(unpacked prometheus-node-exporter usr/bin/prometheus-node-exporter) && export BULKHEAD_NODE_EXPORTER=$exporter
+journal_remote=$(unpacked systemd-journal-remote usr/lib/systemd/systemd-journal-remote) && export BULKHEAD_JOURNAL_REMOTE=$journal_remote
 
 step "format" cargo fmt --all --check
 step "lint" cargo clippy --locked --workspace --all-targets --profile ci -- -D warnings

@@ -41,6 +41,9 @@ struct SinkArgs {
     otlp_grpc: Option<SocketAddr>,
     #[arg(long, value_name = "ADDR")]
     otlp_http: Option<SocketAddr>,
+    /// Pyroscope push, Connect over HTTP/1.1.
+    #[arg(long, value_name = "ADDR")]
+    pyroscope: Option<SocketAddr>,
     /// POST /fault, GET /report, GET /missing, GET /recent, POST /reset.
     #[arg(long, value_name = "ADDR")]
     control: Option<SocketAddr>,
@@ -138,13 +141,19 @@ async fn sink_verb(args: SinkArgs) -> ExitCode {
         Ok(fault) => fault,
         Err(e) => return failed(2, &format!("--fault: {e}")),
     };
-    let SinkArgs { loki, otlp_grpc, otlp_http, control, keep, .. } = args;
-    let sink = match Sink::start(sink::Options { loki, otlp_grpc, otlp_http, control, keep, fault }).await {
+    let SinkArgs { loki, otlp_grpc, otlp_http, pyroscope, control, keep, .. } = args;
+    let options = sink::Options { loki, otlp_grpc, otlp_http, pyroscope, control, keep, fault };
+    let sink = match Sink::start(options).await {
         Ok(sink) => sink,
         Err(e) => return failed(69, &e.to_string()),
     };
-    let doors =
-        [("loki", sink.loki), ("otlp/grpc", sink.otlp_grpc), ("otlp/http", sink.otlp_http), ("control", sink.control)];
+    let doors = [
+        ("loki", sink.loki),
+        ("otlp/grpc", sink.otlp_grpc),
+        ("otlp/http", sink.otlp_http),
+        ("pyroscope", sink.pyroscope),
+        ("control", sink.control),
+    ];
     for (name, at) in doors {
         if let Some(at) = at {
             println!("{name} {at}");

@@ -16,7 +16,8 @@ const ANY: &str = "127.0.0.1:0";
 
 async fn sink(fault: Fault) -> Sink {
     let any = Some(ANY.parse().expect("an address"));
-    let options = sink::Options { otlp_grpc: any, otlp_http: any, loki: any, control: any, keep: 0, fault };
+    let options =
+        sink::Options { otlp_grpc: any, otlp_http: any, loki: any, pyroscope: None, control: any, keep: 0, fault };
     Sink::start(options).await.expect("free loopback ports")
 }
 

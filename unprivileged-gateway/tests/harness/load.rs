@@ -28,6 +28,7 @@ pub async fn sink_at(loki: Option<SocketAddr>) -> Sink {
         loki: loki.or(any),
         otlp_grpc: any,
         otlp_http: any,
+        pyroscope: any,
         control: any,
         keep: 20_000,
         fault: Fault::default(),

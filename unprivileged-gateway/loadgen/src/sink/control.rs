@@ -1,6 +1,6 @@
 //! The control port: lower a barrier, read the ledger.
 //!
-//! `POST /fault {json}`, `POST /reset`, `GET /report[?runs=1]`, `GET /missing?lane=&sender=&upto=`, `GET /recent[?limit=]`,
+//! `POST /fault {json}`, `POST /reset`, `GET /report[?runs=1]`, `GET /profiles`, `GET /missing?lane=&sender=&upto=`, `GET /recent[?limit=]`,
 //! `GET /healthy`. Weakness: no authentication, hence loopback only.
 
 use super::Shared;
@@ -34,6 +34,7 @@ pub(super) fn answer(method: &Method, uri: &Uri, body: &[u8], shared: &Shared) -
             plain(StatusCode::OK, "forgotten\n")
         }
         ("GET", "/report") => json_answer(&shared.record().report(query("runs").as_deref() == Some("1"))),
+        ("GET", "/profiles") => json_answer(&shared.record().profiles),
         ("GET", "/missing") => missing(&query, shared),
         ("GET", "/recent") => {
             let limit = query("limit").and_then(|l| l.parse().ok()).unwrap_or(usize::MAX);
@@ -42,7 +43,7 @@ pub(super) fn answer(method: &Method, uri: &Uri, body: &[u8], shared: &Shared) -
             json_answer(&kept[kept.len().saturating_sub(limit)..])
         }
         ("GET", "/healthy") => plain(StatusCode::OK, "ok\n"),
-        _ => plain(StatusCode::NOT_FOUND, "paths: /fault /reset /report /missing /recent /healthy\n"),
+        _ => plain(StatusCode::NOT_FOUND, "paths: /fault /reset /report /profiles /missing /recent /healthy\n"),
     }
 }
 

@@ -6,7 +6,7 @@
 use super::decode::{self, Decoded};
 use super::fault::{Fault, Nonsense, Plan, loki_text};
 use super::record::Lane;
-use super::{Shared, control};
+use super::{Shared, control, profile};
 use crate::wire::{self, Malformed};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
@@ -30,6 +30,7 @@ pub(super) enum Kind {
     Loki,
     OtlpGrpc,
     OtlpHttp,
+    Pyroscope,
     Control,
 }
 
@@ -39,6 +40,7 @@ impl Kind {
             Kind::Loki => "loki",
             Kind::OtlpGrpc => "otlp/grpc",
             Kind::OtlpHttp => "otlp/http",
+            Kind::Pyroscope => "pyroscope",
             Kind::Control => "control",
         }
     }
@@ -94,6 +96,9 @@ async fn answer(request: Request<Incoming>, kind: Kind, shared: Arc<Shared>) -> 
     if kind == Kind::Control {
         return Ok(control::answer(&parts.method, &parts.uri, &body, &shared));
     }
+    if kind == Kind::Pyroscope {
+        return profiles(&parts.method, parts.uri.path(), &body, &shared).await;
+    }
     let Some(lane) = lane(kind, &parts.method, parts.uri.path()) else {
         return Ok(match kind {
             Kind::OtlpGrpc => grpc(12, "no such method here", None),
@@ -118,6 +123,54 @@ async fn answer(request: Request<Incoming>, kind: Kind, shared: Arc<Shared>) -> 
         }
         Plan::Fail(fault) => fail(&shared, kind, &request, wire_bytes, &fault),
     }
+}
+
+/// Pyroscope's push, Connect unary: an empty message, or a JSON error.
+async fn profiles(method: &Method, path: &str, body: &Bytes, shared: &Shared) -> Result<Answer, HungUp> {
+    let kind = Kind::Pyroscope;
+    if method != Method::POST || path != "/push.v1.PusherService/Push" {
+        return Ok(plain(StatusCode::NOT_FOUND, "no such path here\n"));
+    }
+    shared.record().door(kind.name()).requests += 1;
+    let Ok(pushed) = profile::decode(body) else {
+        shared.record().door(kind.name()).malformed += 1;
+        return Ok(connect_error(400, "not a push.v1.PushRequest of gzip pprofs"));
+    };
+    let store = || {
+        let mut record = shared.record();
+        let door = record.door(kind.name());
+        door.wire_bytes += body.len() as u64;
+        door.records += pushed.len() as u64;
+        record.profiles.add(pushed.clone());
+    };
+    match shared.faults.meet(kind.name(), &[]).await {
+        Plan::Serve => {
+            store();
+            Ok(typed(StatusCode::OK, "application/proto", Vec::new()))
+        }
+        Plan::Fail(fault) => {
+            if fault.stores {
+                store();
+            }
+            let status = fault.status.unwrap_or(503);
+            *shared.record().door(kind.name()).faulted.entry(status).or_default() += 1;
+            match fault.nonsense {
+                Some(Nonsense::Close) => Err(HungUp),
+                _ => Ok(connect_error(status, fault.text.as_deref().unwrap_or("asked for by the test"))),
+            }
+        }
+    }
+}
+
+fn connect_error(status: u16, text: &str) -> Answer {
+    let code = match status {
+        400 => "invalid_argument",
+        429 => "resource_exhausted",
+        _ => "unavailable",
+    };
+    let body = serde_json::json!({ "code": code, "message": text }).to_string();
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    typed(status, "application/json", body.into_bytes())
 }
 
 /// Which records a path takes. `None`: not a path of this door.

@@ -1,4 +1,4 @@
-//! Recording sinks: a Loki, an OTLP gRPC and an OTLP HTTP backend that remember who arrived and misbehave on request.
+//! Recording sinks: a Loki, an OTLP gRPC, an OTLP HTTP and a Pyroscope backend that remember who arrived and misbehave on request.
 //!
 //! Like a customs post: every parcel is opened, its number written down once, and the barrier can be lowered at any time through a
 //! small control port. Weakness: nothing is kept but numbers and counters (and the last `keep` records), so it answers "did all of
@@ -6,6 +6,7 @@
 
 pub mod decode;
 pub mod fault;
+pub mod profile;
 pub mod record;
 
 mod control;
@@ -26,6 +27,7 @@ pub struct Options {
     pub loki: Option<SocketAddr>,
     pub otlp_grpc: Option<SocketAddr>,
     pub otlp_http: Option<SocketAddr>,
+    pub pyroscope: Option<SocketAddr>,
     pub control: Option<SocketAddr>,
     /// Records kept in full for `GET /recent`.
     pub keep: usize,
@@ -52,6 +54,7 @@ pub struct Sink {
     pub loki: Option<SocketAddr>,
     pub otlp_grpc: Option<SocketAddr>,
     pub otlp_http: Option<SocketAddr>,
+    pub pyroscope: Option<SocketAddr>,
     pub control: Option<SocketAddr>,
 }
 
@@ -61,11 +64,19 @@ impl Sink {
         let record = Mutex::new(Record::new(options.keep));
         let shared = Arc::new(Shared { record, faults: Faults::default() });
         shared.faults.set(options.fault);
-        let mut sink =
-            Sink { shared, tasks: JoinSet::new(), loki: None, otlp_grpc: None, otlp_http: None, control: None };
+        let mut sink = Sink {
+            shared,
+            tasks: JoinSet::new(),
+            loki: None,
+            otlp_grpc: None,
+            otlp_http: None,
+            pyroscope: None,
+            control: None,
+        };
         sink.loki = sink.open(options.loki, door::Kind::Loki).await?;
         sink.otlp_grpc = sink.open(options.otlp_grpc, door::Kind::OtlpGrpc).await?;
         sink.otlp_http = sink.open(options.otlp_http, door::Kind::OtlpHttp).await?;
+        sink.pyroscope = sink.open(options.pyroscope, door::Kind::Pyroscope).await?;
         sink.control = sink.open(options.control, door::Kind::Control).await?;
         Ok(sink)
     }
@@ -94,6 +105,11 @@ impl Sink {
 
     pub fn recent(&self) -> Vec<serde_json::Value> {
         self.shared.record().kept().cloned().collect()
+    }
+
+    /// The profiles that came, by id.
+    pub fn profiles(&self) -> profile::Profiles {
+        self.shared.record().profiles.clone()
     }
 
     pub fn reset(&self) {

@@ -4,6 +4,7 @@
 //! Lanes are kept apart, because two destinations may each receive every record. Weakness: senders are bounded at
 //! [`SENDERS_MAX`], later ones are only counted.
 
+use super::profile::Profiles;
 use crate::presence::{Budget, Presence};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
@@ -96,6 +97,7 @@ pub struct Record {
     last_at_ms: u64,
     kept: VecDeque<serde_json::Value>,
     keep: usize,
+    pub profiles: Profiles,
 }
 
 impl Record {
