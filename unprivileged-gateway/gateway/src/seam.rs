@@ -114,7 +114,7 @@ impl fmt::Display for Refusal {
 
 /// The door to the log, as receivers see it.
 pub trait Intake: Clone + Send + Sync + 'static {
-    /// False: there is neither a destination nor a local view for this signal, so nothing is taken.
+    /// False: what comes as OTLP of this signal is not taken: there is neither a destination nor a local view for it.
     fn serves(&self, signal: Signal) -> bool;
 
     /// Resolves only after the `fdatasync` that covers the frame; an error means nothing of it was kept.

@@ -20,7 +20,7 @@ fn surroundings() -> Imagined {
     Imagined {
         variables: [("HOME", "/home/someone"), ("SIZE", "2GiB"), ("TOKEN", MARKER), ("EMPTY", "")].map(variable).into(),
         host_name: Some("n1".to_owned()),
-        memory_limit: None,
+        ..Imagined::default()
     }
 }
 
@@ -49,7 +49,8 @@ const SMALL: &str = "receive: { otlp: {} }\nsend: { otlp: { tempo: { endpoint: '
 fn without_a_file_everything_stays_on_this_machine() -> Test {
     let loaded = load(&Request::default(), &surroundings())?;
     assert!(loaded.built_in() && loaded.findings.is_empty());
-    let Config { node, storage, memory, http, receive, send, local_view } = loaded.config;
+    let Config { node, storage, memory, http, probe, receive, logs, scrape, profiles, send, local_view } =
+        loaded.config;
     assert_eq!(node.name, "n1");
     assert_eq!(storage.path, Path::new("/home/someone/.local/state/bulkhead"));
     assert_eq!((storage.max, storage.commit_window), (8 << 30, Duration::from_millis(5)));
@@ -58,8 +59,74 @@ fn without_a_file_everything_stays_on_this_machine() -> Test {
     let otlp = receive.otlp.ok_or("no OTLP")?;
     let doors = [otlp.grpc, otlp.http].map(|door| door.map(|door| door.to_string()));
     assert_eq!(doors, [Some("127.0.0.1:4317".to_owned()), Some("127.0.0.1:4318".to_owned())]);
-    assert!(send.loki.is_empty() && send.otlp.is_empty());
+    assert!(send.loki.is_empty() && send.otlp.is_empty() && send.pyroscope.is_empty());
+    let every = scrape.map(|scrape| [scrape.own, scrape.host].map(|every| every.map(|every| every.interval.as_secs())));
+    assert_eq!(every, Some([Some(15), Some(15)]));
+    assert_eq!((probe, logs, profiles), (None, None, None), "nothing here that a probe or a journal could give");
     assert_eq!(local_view.map(|view| (view.max, view.window)), Some((64 << 20, Duration::from_secs(900))));
+    Ok(())
+}
+
+#[test]
+fn without_a_file_the_probe_and_the_journal_are_used_where_they_are() -> Test {
+    let mut surroundings = surroundings();
+    surroundings.paths.insert("/usr/bin/journalctl".into());
+    let of = |surroundings: &Imagined| -> Result<Config, Box<dyn Error>> {
+        let loaded = load(&Request::default(), surroundings)?;
+        assert!(loaded.findings.is_empty(), "{}", loaded.findings);
+        Ok(loaded.config)
+    };
+    let journal = of(&surroundings)?;
+    assert_eq!((journal.probe, journal.profiles), (None, None));
+    assert_eq!(journal.logs.map(|logs| (logs.journal.is_some(), logs.pods.is_some())), Some((true, false)));
+    surroundings.paths.insert(config::PROBE_SOCKET.into());
+    let there = of(&surroundings)?;
+    assert_eq!(there.probe.map(|probe| probe.socket), Some(config::PROBE_SOCKET.into()));
+    let logs = there.logs.ok_or("no logs")?;
+    assert_eq!(logs.pods.map(|pods| pods.labels.join(" ")), Some("namespace pod container app job stream".to_owned()));
+    assert!(logs.journal.is_some_and(|journal| journal.units.is_empty() && journal.directory.is_none()));
+    let cpu = there.profiles.and_then(|profiles| profiles.cpu).ok_or("no profiles")?;
+    assert_eq!(cpu.window, Duration::from_secs(15));
+    surroundings.paths.clear();
+    surroundings.variables.insert("BULKHEAD_PROBE_SOCKET".into(), "/run/elsewhere.sock".into());
+    let named = of(&surroundings)?;
+    assert_eq!(named.probe.map(|probe| probe.socket), Some("/run/elsewhere.sock".into()));
+    assert!(named.logs.is_some_and(|logs| logs.pods.is_some() && logs.journal.is_none()));
+    Ok(())
+}
+
+#[test]
+fn with_a_file_the_probe_is_expected_only_where_it_is_written() -> Test {
+    let mut surroundings = surroundings();
+    surroundings.paths.insert(config::PROBE_SOCKET.into());
+    surroundings.variables.insert("BULKHEAD_PROBE_SOCKET".into(), "/run/elsewhere.sock".into());
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("a.yaml");
+    let socket = |text: &str| -> Result<Option<PathBuf>, Box<dyn Error>> {
+        std::fs::write(&file, format!("{SMALL}{text}"))?;
+        let request = Request { files: vec![file.clone()], ..Request::default() };
+        Ok(load(&request, &surroundings)?.config.probe.map(|probe| probe.socket))
+    };
+    assert_eq!(socket("")?, None);
+    assert_eq!(socket("probe: {}")?, Some("/run/elsewhere.sock".into()));
+    assert_eq!(socket("probe: { socket: /run/mine.sock }")?, Some("/run/mine.sock".into()));
+    Ok(())
+}
+
+#[test]
+fn what_is_collected_and_taken_by_nobody_is_said() -> Test {
+    let said = |text: &str| load_texts(&[text], Vec::new()).map(|loaded| loaded.findings.render());
+    let alone = said("scrape: { self: {}, host: {} }\nlogs: { journal: {} }\n")?;
+    for path in ["`scrape.self` gives metrics", "`scrape.host` gives metrics", "`logs.journal` gives logs"] {
+        assert!(alone.contains(path), "{path} is missing from:\n{alone}");
+    }
+    assert_eq!(said("scrape: { self: {}, host: {} }\nlogs: { journal: {} }\nlocal_view: {}\n")?, "");
+    let probeless = said("profiles: { cpu: {} }\nlogs: { pods: {}, files: { a: {} } }\nlocal_view: {}\n")?;
+    for path in ["`profiles.cpu` comes from the probe", "`logs.pods` comes", "`logs.files` comes"] {
+        assert!(probeless.contains(path), "{path} is missing from:\n{probeless}");
+    }
+    let sent = "probe: {}\nprofiles: { cpu: {} }\nsend: { pyroscope: { p: { url: 'http://127.0.0.1:4040' } } }\n";
+    assert_eq!(said(sent)?, "");
     Ok(())
 }
 
@@ -240,6 +307,8 @@ send:
       basic:
         user: u
         password: ${{TOKEN}}
+  pyroscope:
+    profiles: {{ url: http://p:4040, bearer: {MARKER}-g, headers: {{ X-Key: {MARKER}-h }} }}
 "
     )
 }
@@ -265,7 +334,7 @@ fn no_secret_appears_in_anything_that_is_shown() -> Test {
     }
     assert!(shown[1].contains("(secret)") && shown[5].contains("(secret)"));
     // Said in the file: warned about. Said by a variable: not in the file.
-    assert_eq!(loaded.findings.warnings(), 5, "{}", loaded.findings);
+    assert_eq!(loaded.findings.warnings(), 6, "{}", loaded.findings);
     Ok(())
 }
 
@@ -317,8 +386,13 @@ fn what_is_printed_loads_again_to_the_same_values() -> Test {
     let text = "receive: { otlp: { grpc: 127.0.0.1:1, max_request: 3MiB, auth: none } }
 http: { auth: { bearer_file: /run/t }, hosts: [ 'a', 'yes', '012' ] }
 local_view: { window: 90s }
-storage: { retain: { logs: 1h30m } }
+storage: { retain: { logs: 1h30m, metrics: 2h, profiles: 3h } }
+probe: { socket: /run/p.sock }
+logs: { pods: { labels: [ pod, container_runtime ] }, files: { a: { labels: { job: 'b: c' } } }, journal: { units: [ 'a@*.service' ], directory: /j } }
+scrape: { self: { interval: 1s }, host: {} }
+profiles: { cpu: { window: 90s } }
 send:
+  pyroscope: { p: { url: 'http://p:4040', tenant: t, external_labels: { c: d }, limits: { profile: 1MB, label_names: 9 } } }
   otlp: { x: { endpoint: 'x:1', tls: { ca_file: /ca }, was: w, intake: false, from: oldest, on_remove: discard, protocol: http } }
   loki: { l: { url: 'http://l/loki/api/v1/push', tls: off, external_labels: { a: 'b: #c', n: '~' }, line: alloy_json, limits: { line: 1MB } } }
 ";

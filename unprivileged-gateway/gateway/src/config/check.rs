@@ -8,7 +8,7 @@ use super::finding::Finding;
 use super::source::{Layer, Sources};
 use super::tree::Node;
 use super::unit::{print_duration, print_size};
-use super::{Auth, Config, Otlp, REQUEST_BYTES_DEFAULT, ServerTls, check_send};
+use super::{Auth, Config, Otlp, REQUEST_BYTES_DEFAULT, ServerTls, check_collect, check_send};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -45,6 +45,7 @@ pub(super) fn check(mut config: Config, tree: &Node, tainted: &BTreeSet<String>,
     receive(&config, &mut judge);
     ports(&config, &mut judge);
     view(&config, &mut judge);
+    check_collect::collect(&config, &mut judge);
     check_send::send(&config.send, &mut judge);
     circles(&config, &mut judge);
     purpose(&config, &mut judge);
@@ -60,7 +61,7 @@ pub(super) struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    fn is_tainted(&self, path: &str) -> bool {
+    pub(super) fn is_tainted(&self, path: &str) -> bool {
         let below = |stem: &String| {
             stem.is_empty()
                 || path == stem
@@ -276,12 +277,15 @@ fn view(config: &Config, judge: &mut Judge<'_>) {
 
 /// A gateway that takes in nothing, or has nowhere to put it, runs; but nobody can want it.
 fn purpose(config: &Config, judge: &mut Judge<'_>) {
-    let sends = !config.send.loki.is_empty() || !config.send.otlp.is_empty();
+    let send = &config.send;
+    let sends = !send.loki.is_empty() || !send.otlp.is_empty() || !send.pyroscope.is_empty();
+    let collects = !check_collect::sources(config).is_empty();
+    let doubtful = ["receive", "logs", "scrape", "profiles"].iter().any(|path| judge.is_tainted(path));
     let keeps = sends || config.local_view.is_some();
-    if config.receive.otlp.is_none() && !judge.is_tainted("receive") {
+    if config.receive.otlp.is_none() && !collects && !doubtful {
         let message = "nothing is received: there is no `receive.otlp`".to_owned();
         judge.warning("receive", message, "add `receive: { otlp: {} }` for OTLP on the usual loopback ports");
-    } else if !keeps && !judge.is_tainted("send") {
+    } else if config.receive.otlp.is_some() && !keeps && !judge.is_tainted("send") {
         let message = "nothing is kept: there is neither a destination below `send` nor a `local_view`".to_owned();
         judge.warning(
             "receive",

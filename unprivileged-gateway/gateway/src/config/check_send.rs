@@ -6,7 +6,7 @@
 use super::check::Judge;
 use super::mask::{safe_key, secret_like};
 use super::walk::join;
-use super::{Common, Loki, OtlpOut, OutTls, Protocol, SecretSource, Send};
+use super::{Common, Loki, OtlpOut, OutTls, Protocol, Pyroscope, SecretSource, Send};
 use http::{HeaderName, HeaderValue, Uri};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -35,11 +35,18 @@ pub(super) fn send(send: &Send, judge: &mut Judge<'_>) {
         common(judge, &path, &otlp.common);
         otlp_rules(judge, &path, otlp);
     }
+    for (name, pyroscope) in &send.pyroscope {
+        let path = format!("send.pyroscope.{name}");
+        named(judge, &path, name, &pyroscope.common, send.pyroscope.keys().collect());
+        common(judge, &path, &pyroscope.common);
+        pyroscope_rules(judge, &path, pyroscope);
+    }
     renames(judge, "send.loki", send.loki.iter().map(|(name, loki)| (name, &loki.common)));
     renames(judge, "send.otlp", send.otlp.iter().map(|(name, otlp)| (name, &otlp.common)));
+    renames(judge, "send.pyroscope", send.pyroscope.iter().map(|(name, to)| (name, &to.common)));
 }
 
-fn is_name(name: &str) -> bool {
+pub(super) fn is_name(name: &str) -> bool {
     let fine = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(fine) && name.len() <= NAME_CHARS_MAX
 }
@@ -122,29 +129,8 @@ fn loki_rules(judge: &mut Judge<'_>, path: &str, loki: &Loki) {
             judge.warning(&join(path, "url"), message, "Loki takes pushes at /loki/api/v1/push");
         }
     }
-    if let Some(tenant) = &loki.tenant {
-        let fine = |c: char| c.is_ascii_alphanumeric() || "!-_.*'()".contains(c);
-        if tenant.len() > TENANT_BYTES_MAX || !tenant.chars().all(fine) || tenant == "." || tenant == ".." {
-            let help = format!("Loki takes letters, digits and !-_.*'(), at most {TENANT_BYTES_MAX}");
-            judge.error(&join(path, "tenant"), format!("`{path}.tenant` cannot be a tenant"), help);
-        }
-        if loki.common.headers.keys().any(|name| name.eq_ignore_ascii_case("X-Scope-OrgID")) {
-            let message = format!("`{path}` gives the tenant twice: as `tenant` and as a header");
-            judge.error(&join(path, "tenant"), message, "keep one of them");
-        }
-    }
-    for name in loki.external_labels.keys() {
-        let fine = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        let starts_well = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-        if !starts_well || !name.chars().all(fine) || name.starts_with("__") {
-            let message = format!("`{name}` cannot be the name of a label");
-            judge.error(
-                &format!("{path}.external_labels.{name}"),
-                message,
-                "use letters, digits and `_`, not two at the start",
-            );
-        }
-    }
+    tenant(judge, path, "Loki", loki.tenant.as_ref(), &loki.common);
+    external_labels(judge, path, loki.external_labels.keys());
     let limits = &loki.limits;
     let sizes = [("line", limits.line), ("label_name", limits.label_name), ("label_value", limits.label_value)];
     sizes.iter().for_each(|(key, value)| judge.at_least(&format!("{path}.limits.{key}"), *value, 1));
@@ -154,6 +140,55 @@ fn loki_rules(judge: &mut Judge<'_>, path: &str, loki: &Loki) {
             "a stream without a label cannot be sent".to_owned(),
             "write 1 or more",
         );
+    }
+}
+
+fn pyroscope_rules(judge: &mut Judge<'_>, path: &str, to: &Pyroscope) {
+    if let Some(uri) = url(judge, &join(path, "url"), &to.url) {
+        tls_agrees(judge, path, "url", uri.scheme_str() == Some("https"), to.common.tls.as_ref());
+        if uri.path().ends_with("/Push") || uri.path().ends_with("/ingest") {
+            let message = format!("`{path}.url` names the push path, which is added to it");
+            judge.warning(&join(path, "url"), message, "write the address alone, such as http://HOST:4040");
+        }
+    }
+    tenant(judge, path, "Pyroscope", to.tenant.as_ref(), &to.common);
+    external_labels(judge, path, to.external_labels.keys());
+    let limits = &to.limits;
+    judge.at_least(&format!("{path}.limits.request"), limits.request, 1 << 10);
+    judge.at_least(&format!("{path}.limits.profile"), limits.profile, 1 << 10);
+    let sizes = [("label_name", limits.label_name), ("label_value", limits.label_value)];
+    sizes.iter().for_each(|(key, value)| judge.at_least(&format!("{path}.limits.{key}"), *value, 1));
+    if limits.label_names == 0 {
+        let message = "a profile without a label cannot be sent".to_owned();
+        judge.error(&format!("{path}.limits.label_names"), message, "write 1 or more");
+    }
+}
+
+/// `tenant` of a backend that keeps tenants apart by header.
+fn tenant(judge: &mut Judge<'_>, path: &str, backend: &str, tenant: Option<&String>, common: &Common) {
+    let Some(tenant) = tenant else { return };
+    let fine = |c: char| c.is_ascii_alphanumeric() || "!-_.*'()".contains(c);
+    if tenant.len() > TENANT_BYTES_MAX || !tenant.chars().all(fine) || tenant == "." || tenant == ".." {
+        let help = format!("{backend} takes letters, digits and !-_.*'(), at most {TENANT_BYTES_MAX}");
+        judge.error(&join(path, "tenant"), format!("`{path}.tenant` cannot be a tenant"), help);
+    }
+    if common.headers.keys().any(|name| name.eq_ignore_ascii_case("X-Scope-OrgID")) {
+        let message = format!("`{path}` gives the tenant twice: as `tenant` and as a header");
+        judge.error(&join(path, "tenant"), message, "keep one of them");
+    }
+}
+
+pub(super) fn is_label(name: &str) -> bool {
+    let fine = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let starts_well = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    starts_well && name.chars().all(fine) && !name.starts_with("__")
+}
+
+fn external_labels<'a>(judge: &mut Judge<'_>, path: &str, names: impl Iterator<Item = &'a String>) {
+    for name in names.filter(|name| !is_label(name)) {
+        let message = format!("`{name}` cannot be the name of a label");
+        let help = "use letters, digits and `_`, not two at the start";
+        judge.error(&format!("{path}.external_labels.{name}"), message, help);
     }
 }
 

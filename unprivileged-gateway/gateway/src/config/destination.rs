@@ -24,6 +24,9 @@ pub struct Send {
     /// Any OTLP backend (Tempo, a collector), one entry a destination.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub otlp: BTreeMap<String, OtlpOut>,
+    /// Pyroscope, one entry a destination; takes profiles.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pyroscope: BTreeMap<String, Pyroscope>,
 }
 
 /// One Loki.
@@ -102,6 +105,55 @@ impl Default for LokiLimits {
     }
 }
 
+/// One Pyroscope.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Pyroscope {
+    /// Where it is reached, `http://` or `https://`; `/push.v1.PusherService/Push` is added to it.
+    #[schemars(extend("format" = "url"))]
+    pub url: String,
+    /// Sent as `X-Scope-OrgID`; absent: no such header.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// Labels put on every profile; they win over labels of the record.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub external_labels: BTreeMap<String, String>,
+    /// Limits of this Pyroscope; what exceeds them goes to quarantine before it is sent.
+    #[serde(default)]
+    pub limits: PyroscopeLimits,
+    #[serde(flatten)]
+    pub common: Common,
+}
+
+/// Pyroscope's documented defaults.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PyroscopeLimits {
+    /// Largest request; a single profile that is larger is sent alone.
+    #[serde(with = "unit::size")]
+    #[schemars(with = "SizeText")]
+    pub request: u64,
+    /// Largest profile before compression.
+    #[serde(with = "unit::size")]
+    #[schemars(with = "SizeText")]
+    pub profile: u64,
+    /// Most labels of one profile.
+    pub label_names: u32,
+    /// Longest label name.
+    #[serde(with = "unit::size")]
+    #[schemars(with = "SizeText")]
+    pub label_name: u64,
+    /// Longest label value.
+    #[serde(with = "unit::size")]
+    #[schemars(with = "SizeText")]
+    pub label_value: u64,
+}
+
+impl Default for PyroscopeLimits {
+    fn default() -> PyroscopeLimits {
+        PyroscopeLimits { request: 4 << 20, profile: 4 << 20, label_names: 30, label_name: 1024, label_value: 2048 }
+    }
+}
+
 /// One OTLP backend.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OtlpOut {
@@ -141,7 +193,7 @@ impl Default for OtlpLimits {
     }
 }
 
-/// Signals with receivers and destinations in this version.
+/// Signals that this version receives and sends as OTLP.
 pub fn served_signals() -> Vec<Signal> {
     vec![Signal::Logs, Signal::Traces]
 }

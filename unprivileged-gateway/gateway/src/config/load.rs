@@ -13,15 +13,24 @@ use super::surroundings::Surroundings;
 use super::tree::{self, Entry, Node, Value};
 use super::unit::print_size;
 use super::walk::{hide_secrets, walk};
-use super::{BUDGET_BYTES_DEFAULT, Config, Findings};
+use super::{BUDGET_BYTES_DEFAULT, Config, Findings, PROBE_SOCKET};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Largest configuration file, in bytes.
 pub(super) const FILE_BYTES_MAX: u64 = 4 << 20;
 
-/// What runs when no file is named: both OTLP doors on loopback, the last minutes in memory, nothing leaves the machine.
-const BUILT_IN: &str = "receive: { otlp: {} }\nlocal_view: {}\n";
+/// What runs when no file is named: both OTLP doors on loopback, this machine's own numbers, the last minutes in memory; nothing
+/// leaves the machine.
+const BUILT_IN: &str = "receive: { otlp: {} }\nscrape: { self: {}, host: {} }\nlocal_view: {}\n";
+/// Added where a probe is to be expected: its socket is named or already there.
+const BUILT_IN_PROBE: &str = "probe: {}\nlogs: { pods: {} }\nprofiles: { cpu: {} }\n";
+/// Added where journalctl is installed.
+const BUILT_IN_JOURNAL: &str = "logs: { journal: {} }\n";
+/// The variable that names the probe's socket.
+const SOCKET_VARIABLE: &str = "BULKHEAD_PROBE_SOCKET";
+/// Where programs are looked for when `PATH` is not set.
+const PATH_DEFAULT: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// What to load.
 #[derive(Clone, Debug, Default)]
@@ -77,7 +86,9 @@ pub fn load(request: &Request, surroundings: &dyn Surroundings) -> Result<Loaded
         Loading { sources: Sources::default(), findings: request.notices.clone(), surroundings, partial: false };
     let mut trees = Vec::new();
     if request.files.is_empty() {
-        trees.extend(load.text(Source::new(Layer::Default, "built-in", BUILT_IN), BUILT_IN));
+        for text in load.built_in() {
+            trees.extend(load.text(Source::new(Layer::Default, "built-in", text), text));
+        }
     }
     for file in request.files.iter().flat_map(|path| load.yaml_files(path)).collect::<Vec<_>>() {
         trees.extend(load.file(&file));
@@ -99,6 +110,20 @@ struct Loading<'a> {
 }
 
 impl Loading<'_> {
+    /// The parts of the built-in configuration that make sense on this machine.
+    fn built_in(&self) -> Vec<&'static str> {
+        let probe = self.variable(SOCKET_VARIABLE).is_some() || self.surroundings.exists(Path::new(PROBE_SOCKET));
+        let folders = self.variable("PATH").unwrap_or_else(|| PATH_DEFAULT.to_owned());
+        let journal = folders.split(':').any(|folder| self.surroundings.exists(&Path::new(folder).join("journalctl")));
+        let parts = [(BUILT_IN, true), (BUILT_IN_PROBE, probe), (BUILT_IN_JOURNAL, journal)];
+        parts.into_iter().filter(|(_, on)| *on).map(|(text, _)| text).collect()
+    }
+
+    /// A variable that is set and not empty.
+    fn variable(&self, name: &str) -> Option<String> {
+        self.surroundings.variable(name).filter(|value| !value.is_empty())
+    }
+
     /// The files a `-c` stands for, in order.
     fn yaml_files(&mut self, path: &Path) -> Vec<PathBuf> {
         if !path.is_dir() {
@@ -213,7 +238,14 @@ impl Loading<'_> {
                 self.default(tree, &["receive", "otlp", key], if named { "off" } else { usual }, "default");
             }
         }
-        let variable = |name: &str| self.surroundings.variable(name).filter(|value| !value.is_empty());
+        if tree.entry("probe").is_some_and(|probe| matches!(probe.node.value, Value::Map(_))) {
+            let socket = match self.variable(SOCKET_VARIABLE) {
+                Some(path) => (path, SOCKET_VARIABLE),
+                None => (PROBE_SOCKET.to_owned(), "default"),
+            };
+            self.default(tree, &["probe", "socket"], &socket.0, socket.1);
+        }
+        let variable = |name: &str| self.variable(name);
         let name = match variable("K8S_NODE_NAME") {
             Some(name) => (name, "K8S_NODE_NAME"),
             None => (self.surroundings.host_name().unwrap_or_else(|| "localhost".to_owned()), "host name"),

@@ -6,7 +6,9 @@
 //! a file that appears later (a certificate, a token) is judged by whoever opens it.
 
 mod check;
+mod check_collect;
 mod check_send;
+mod collect;
 mod destination;
 mod expand;
 mod finding;
@@ -25,9 +27,10 @@ mod tree;
 pub mod unit;
 mod walk;
 
+pub use collect::{Cpu, Every, Journal, LogFiles, Logs, PROBE_SOCKET, Pods, Probe, Profiles, Scrape};
 pub use destination::{
     ClientTls, Common, Compression, From, Line, Loki, LokiLimits, OnRemove, OtlpLimits, OtlpOut, OutTls, Protocol,
-    Send, served_signals,
+    Pyroscope, PyroscopeLimits, Send, served_signals,
 };
 pub use finding::{Finding, Findings, Severity};
 pub use load::{Given, Loaded, Override, Request, load};
@@ -67,9 +70,21 @@ pub struct Config {
     /// The page, the API, health and metrics.
     #[serde(default)]
     pub http: Http,
+    /// The connection to the probe; absent: no probe is expected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<Probe>,
     /// What comes in.
     #[serde(default)]
     pub receive: Receive,
+    /// Logs that this node reads itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logs: Option<Logs>,
+    /// Metrics that this node reads itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scrape: Option<Scrape>,
+    /// Profiles that this node takes itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profiles: Option<Profiles>,
     /// What goes out.
     #[serde(default)]
     pub send: Send,

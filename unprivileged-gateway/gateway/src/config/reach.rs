@@ -127,7 +127,9 @@ fn destinations(config: &Config) -> impl Iterator<Item = (String, &Common, &str)
     let loki = config.send.loki.iter().map(|(name, to)| (format!("send.loki.{name}"), &to.common, to.url.as_str()));
     let otlp =
         config.send.otlp.iter().map(|(name, to)| (format!("send.otlp.{name}"), &to.common, to.endpoint.as_str()));
-    loki.chain(otlp)
+    let pyroscope = &config.send.pyroscope;
+    let pyroscope = pyroscope.iter().map(|(name, to)| (format!("send.pyroscope.{name}"), &to.common, to.url.as_str()));
+    loki.chain(otlp).chain(pyroscope)
 }
 
 fn backends(config: &Config) -> Vec<Answer> {

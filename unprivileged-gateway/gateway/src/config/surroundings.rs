@@ -1,9 +1,9 @@
-//! What the machine says when nobody wrote it down: variables, host name, memory limit.
+//! What the machine says when nobody wrote it down: variables, host name, memory limit, what is there.
 //!
-//! Like looking out of the window before dressing: three questions to the outside, behind one trait, so that a test decides the
+//! Like looking out of the window before dressing: four questions to the outside, behind one trait, so that a test decides the
 //! weather. Weakness: the memory limit is read once, at the start; one that is lowered later is not noticed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The outside, as far as configuration asks.
@@ -12,6 +12,8 @@ pub trait Surroundings {
     fn host_name(&self) -> Option<String>;
     /// Bytes this process may use before the kernel ends it; None: no limit is set.
     fn memory_limit(&self) -> Option<u64>;
+    /// Is there anything under this path?
+    fn exists(&self, path: &Path) -> bool;
 }
 
 /// The real machine.
@@ -31,6 +33,10 @@ impl Surroundings for Machine {
         let membership = std::fs::read_to_string("/proc/self/cgroup").ok()?;
         cgroup_limit(&membership, Path::new("/sys/fs/cgroup"))
     }
+
+    fn exists(&self, path: &Path) -> bool {
+        path.exists()
+    }
 }
 
 /// A machine that is what it is told to be.
@@ -39,6 +45,7 @@ pub struct Imagined {
     pub variables: BTreeMap<String, String>,
     pub host_name: Option<String>,
     pub memory_limit: Option<u64>,
+    pub paths: BTreeSet<PathBuf>,
 }
 
 impl Surroundings for Imagined {
@@ -50,6 +57,9 @@ impl Surroundings for Imagined {
     }
     fn memory_limit(&self) -> Option<u64> {
         self.memory_limit
+    }
+    fn exists(&self, path: &Path) -> bool {
+        self.paths.contains(path)
     }
 }
 

@@ -201,6 +201,10 @@ text_format!(
     PathText, "path"
 );
 text_format!(
+    /// Schema of a file or folder name, or the empty text for none.
+    PathOrEmptyText, "path-or-empty"
+);
+text_format!(
     /// Schema of a secret: never shown, neither here nor anywhere else.
     SecretText, "secret"
 );
@@ -272,6 +276,18 @@ pub mod address_or_off {
             "off" => Ok(None),
             text => super::parse_address(text).map(Some).ok_or_else(|| D::Error::custom("not an address and port")),
         }
+    }
+}
+
+/// `#[serde(with = "unit::path_or_empty")]` on an `Option<PathBuf>`; the empty text is `None`.
+pub mod path_or_empty {
+    use serde::{Deserialize, Deserializer, Serializer};
+    use std::path::PathBuf;
+    pub fn serialize<S: Serializer>(path: &Option<PathBuf>, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(&path.as_deref().unwrap_or("".as_ref()).display())
+    }
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<PathBuf>, D::Error> {
+        Ok(Some(PathBuf::deserialize(d)?).filter(|path| !path.as_os_str().is_empty()))
     }
 }
 

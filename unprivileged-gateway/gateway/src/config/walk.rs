@@ -87,12 +87,6 @@ impl Walk {
         for entry in entries {
             let at = join(path, &entry.key);
             match fields.get(&entry.key) {
-                _ if path == "storage.retain" && later::signal_notice(&entry.key).is_some() => {
-                    let notice = later::signal_notice(&entry.key);
-                    self.findings.extend(
-                        notice.map(|(message, help)| Finding::error(at, Some(entry.key_place), message).help(help)),
-                    );
-                }
                 Some(field) => {
                     map.insert(entry.key.clone(), self.visit(&entry.node, &field.shape, &at));
                 }
@@ -161,7 +155,7 @@ impl Walk {
                 Form::Duration => "1s",
                 Form::Address | Form::AddressOrOff => "127.0.0.1:0",
                 Form::Url | Form::Endpoint => "http://127.0.0.1:1/",
-                Form::Path | Form::Any | Form::Secret => "stand-in",
+                Form::Path | Form::PathOrEmpty | Form::Any | Form::Secret => "stand-in",
             }),
         }
     }
@@ -237,6 +231,7 @@ fn judge_text(scalar: &Scalar, form: Form, path: &str) -> Result<Json, Box<Findi
                 refused(must().hint(near.map(|near| format!("did you mean `{near}`?"))))
             }
         },
+        Form::PathOrEmpty => Ok(Json::from(text)),
         _ if text.is_empty() => {
             let message = format!("`{path}` is empty");
             refused(Finding::error("", None, message).help(format!("write {}, or remove the key", form.describe())))

@@ -31,7 +31,7 @@ pub fn start(
     let Some(settings) = &config.local_view else { return Ok(Vec::new()) };
     let id = DestinationId::new(VIEW.0, VIEW.1);
     let mut threads = Vec::new();
-    for signal in [Signal::Logs, Signal::Traces] {
+    for signal in Signal::ALL {
         let Some(served) = store.log(signal) else { continue };
         let Some(ledger) = served.ledgers.get(&id) else { continue };
         let feed = Feed {

@@ -13,7 +13,7 @@ pub const VIEW: (&str, &str) = ("view", "local");
 pub fn destinations_of(config: &Config, signal: Signal) -> Vec<Destination> {
     let mut out: Vec<Destination> =
         each(config, signal).map(|(kind, name, common)| destination(kind, name, common)).collect();
-    if config.local_view.is_some() && matches!(signal, Signal::Logs | Signal::Traces) {
+    if config.local_view.is_some() {
         // It re-reads its window after a start whatever its cursor says, and leaves nothing behind when it is switched off.
         out.push(Destination {
             kind: VIEW.0.into(),
@@ -77,7 +77,7 @@ pub(super) fn info_of(config: &Config, id: &DestinationId, signal: Signal) -> De
             host: host(&url_of(otlp)),
             ..orphan
         },
-        (kind, _) if kind == VIEW.0 => DestinationInfo { signals: vec![Signal::Logs, Signal::Traces], ..orphan },
+        (kind, _) if kind == VIEW.0 => DestinationInfo { signals: Signal::ALL.to_vec(), ..orphan },
         _ => orphan,
     }
 }

@@ -200,7 +200,8 @@ impl Store {
 
 impl Intake for Store {
     fn serves(&self, signal: Signal) -> bool {
-        self.0.logs.contains_key(&signal)
+        // Metrics and profiles come from this node's own readers; as OTLP nothing here could show or send them.
+        matches!(signal, Signal::Logs | Signal::Traces) && self.0.logs.contains_key(&signal)
     }
 
     async fn accept(&self, offered: Offered) -> Result<(), Refusal> {
@@ -301,7 +302,7 @@ fn report(name: &'static str, recovery: &wal::Recovery, telemetry: &Telemetry) {
     }
 }
 
-/// A signal is served if something takes it: a destination, or the local view (which shows logs and traces).
+/// A signal is served if something takes it: a destination, or the local view.
 fn serves(config: &Config, signal: Signal) -> bool {
     !destinations_of(config, signal).is_empty()
 }

@@ -17,7 +17,7 @@ fn answer(file: PathBuf) -> String {
     let surroundings = Imagined {
         variables: [("HOME", "/home/someone"), ("SIZE_WITHOUT_UNIT", "42")].map(variable).into(),
         host_name: Some("n1".to_owned()),
-        memory_limit: None,
+        ..Imagined::default()
     };
     match load(&Request { files: vec![file], ..Request::default() }, &surroundings) {
         Ok(loaded) => format!("NOT REFUSED\n{}", loaded.findings.render()),
