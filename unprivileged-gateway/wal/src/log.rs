@@ -91,6 +91,8 @@ pub struct NewFrame<'a> {
     pub done: &'a [DestinationId],
     /// Unix nanoseconds.
     pub appended_at: u64,
+    /// The frame that this one must not overtake: if that was refused, so is this. 0: none.
+    pub after: u64,
 }
 
 /// What became of a frame that was taken.
@@ -138,6 +140,14 @@ pub enum Refused {
         log: String,
         /// What happened.
         why: String,
+    },
+    /// The frame it follows was refused: the sender goes back to that one.
+    #[error("log {log} refused frame {after}, which this one follows: the sender goes back to it")]
+    Overtakes {
+        /// Which log.
+        log: String,
+        /// See [`NewFrame::after`].
+        after: u64,
     },
     /// Never fits.
     #[error("a frame of {bytes} bytes is too large for log {log} (limit {max}): send smaller batches")]
@@ -265,6 +275,10 @@ impl Log {
         if let Some(why) = &intake.closed {
             return Err(Refused::Closed { log: inner.name.clone(), why: why.clone() });
         }
+        // Under the intake's lock, which a closing intake holds while it refuses: in between, nothing can slip through.
+        if frame.after > 0 && lock(&inner.shown).has_refused(frame.after) {
+            return Err(Refused::Overtakes { log: inner.name.clone(), after: frame.after });
+        }
         if let Some(origin) = frame.origin
             && let Some(answer) = known(&intake.marks, origin, || inner.shown_covers(origin), intake.totals.next_seq)
         {
@@ -328,8 +342,7 @@ impl Log {
         if seq >= self.0.synced_seq.load(Acquire) {
             return Outcome::Pending;
         }
-        let refused = lock(&self.0.shown).refused.iter().any(|&(a, b)| a <= seq && seq < b);
-        if refused { Outcome::Refused } else { Outcome::Synced }
+        if lock(&self.0.shown).has_refused(seq) { Outcome::Refused } else { Outcome::Synced }
     }
 
     /// One write and one sync for everything on the tray, the moved cursors and whatever else is due; rolls and deletes

@@ -52,6 +52,11 @@ pub(crate) struct Shown {
 }
 
 impl Shown {
+    /// Whether a number was given and then refused.
+    pub(crate) fn has_refused(&self, seq: u64) -> bool {
+        self.refused.iter().any(|&(a, b)| a <= seq && seq < b)
+    }
+
     /// Bytes of all segment files.
     pub(crate) fn bytes(&self) -> u64 {
         self.segments.iter().map(|s| s.file_bytes).sum()

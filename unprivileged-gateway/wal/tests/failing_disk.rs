@@ -93,6 +93,42 @@ fn two_failures_in_a_row_close_the_intake_and_reads_go_on_until_it_reopens() {
 }
 
 #[test]
+fn a_frame_does_not_overtake_the_refused_one_it_follows() {
+    let disk = ForgetfulDisk::new(8);
+    let (log, _) = open(&disk, &Space::new(1 << 30, &["logs"]), 1);
+    log.register(&[a()], 1).unwrap();
+    let file = FileKey { id: [1; 16], generation: 0 };
+    let piece = |fid: u64, after: u64| {
+        let (body, origin) = (payload(fid, 100), Origin::LogBytes { file, offset: fid * 10, len: 10 });
+        log.append(NewFrame {
+            parts: &[&body],
+            items: 1,
+            appended_at: 1,
+            origin: Some(&origin),
+            after,
+            ..NewFrame::default()
+        })
+    };
+    let seq_of = |a: Result<Appended, Refused>| match a {
+        Ok(Appended::New { seq }) => seq,
+        other => panic!("{other:?}"),
+    };
+    let first = seq_of(piece(0, 0));
+    let _ = log.commit(2).unwrap();
+    let second = seq_of(piece(1, first));
+    disk.set_read_only(true);
+    assert!(log.commit(3).is_err());
+    disk.set_read_only(false);
+    log.reopen(4).unwrap();
+    // The intake is open again before the sender has noticed: the third must wait for the second.
+    assert_eq!(piece(2, second), Err(Refused::Overtakes { log: "logs".into(), after: second }));
+    let again = seq_of(piece(1, first));
+    seq_of(piece(2, again));
+    let _ = log.commit(5).unwrap();
+    assert_eq!(read_fids(&log, 0), [0, 1, 2]);
+}
+
+#[test]
 fn a_full_disk_takes_cursors_and_gives_segments_back_and_opens_again_by_itself() {
     let disk = ForgetfulDisk::new(7);
     let space = Space::new(1 << 20, &["logs"]);

@@ -59,6 +59,7 @@ fn append(log: &Log, i: u64, origin: Option<&Origin>) -> u64 {
         origin,
         done: if i == 1 { &done } else { &[] },
         appended_at: T0 + i,
+        after: 0,
     };
     match log.append(frame).unwrap() {
         Appended::New { seq } => seq,

@@ -1,16 +1,17 @@
 //! The store: one write-ahead log a signal, and the one way in.
 //!
 //! Image: a row of letter boxes, each emptied by its own postman. Whoever drops a letter waits at the box until the postman has
-//! locked it away; one walk serves everybody who stood there. [`Store::accept`] copies a request into its log's open group and
+//! locked it away; one walk serves everybody who stood there. [`Store::offer`] copies a request into its log's open group and
 //! waits; the log's [`commit`] thread writes and syncs the group once and wakes all who were in it.
 //!
 //! Weakness: a disk whose sync never returns holds its waiters. What they may pile up meanwhile is bounded by
-//! [`PENDING_MAX`]; beyond it the senders are told to keep their data.
+//! `offer::PENDING_MAX`; beyond it the senders are told to keep their data.
 
 mod accounts;
 mod commit;
 mod index;
 mod ledger;
+mod offer;
 pub mod operator;
 pub mod payload;
 pub mod quarantine;
@@ -19,27 +20,22 @@ pub mod report;
 pub use accounts::{VIEW, destinations_of};
 pub use commit::Committer;
 pub use ledger::{Health, Ledger};
+pub use offer::{Laid, PUSH_REFUSED_FROM, Receipt, SCRAPE_SKIPPED_FROM, Taken};
 pub use quarantine::{QuarantineItem, Quarantined};
 
 use crate::config::Config;
-use crate::seam::{Intake, Offered, Refusal, RefusalClass, Signal};
+use crate::seam::Signal;
 use crate::telemetry::Telemetry;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use wal::{Appended, Codec, DestinationId, Folder, FolderError, Log, LogOptions, NewFrame, Outcome, Refused, Space};
+use wal::{DestinationId, Folder, FolderError, Log, LogOptions, Space};
 
-/// Bytes that may wait for one log's next sync before senders are refused. Unit: bytes.
-const PENDING_MAX: usize = 24 << 20;
 /// Recent commits kept in memory for readers that keep up, a log. Unit: bytes.
 const TAIL_BYTES: usize = 4 << 20;
-/// What a sender is told to wait when the disk has no room or does not answer.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How long a start waits for a process that is just ending to release the folder.
 const LET_GO: Duration = Duration::from_secs(1);
-/// Share of a signal's space above which push clients are refused (DESIGN 4: 70 warn, 85 refuse push, 95 skip scrapes).
-pub const PUSH_REFUSED_FROM: f64 = 0.85;
 /// Name of the fifth log.
 pub use wal::QUARANTINE;
 
@@ -150,93 +146,6 @@ impl Store {
         self.0.logs.values().for_each(|l| l.committer.stop());
         self.0.quarantine.stop();
     }
-
-    fn append(&self, l: &SignalLog, offered: &Offered) -> Result<u64, Refusal> {
-        let pressure = self.0.space.pressure(l.signal.name());
-        if pressure.fraction >= PUSH_REFUSED_FROM {
-            return Err(full(l.signal, &self.0.path, pressure.fraction));
-        }
-        if l.log.pending().bytes > PENDING_MAX {
-            return Err(Refusal {
-                class: RefusalClass::Unavailable,
-                reason: "disk_slow",
-                message: format!(
-                    "the disk under {} has not synced the {} log for a while; try again",
-                    self.0.path, l.signal
-                ),
-                retry_after: Some(RETRY_AFTER),
-            });
-        }
-        let header = model::envelope::header(offered.kind, &offered.sidecar);
-        let mut parts: Vec<&[u8]> = Vec::with_capacity(offered.body.len() + 1);
-        parts.push(&header);
-        parts.extend(offered.body.iter().map(|b| &b[..]));
-        let raw_len = parts.iter().map(|p| p.len()).sum::<usize>() as u32;
-        let frame = NewFrame {
-            parts: &parts,
-            items: offered.items,
-            codec: Codec::Raw,
-            raw_len,
-            hops: 0,
-            origin: offered.origin.as_ref(),
-            done: &l.draining,
-            appended_at: offered.sidecar.received_at,
-        };
-        match l.log.append(frame) {
-            Ok(Appended::New { seq } | Appended::Held { seq }) => Ok(seq),
-            // Only frames with an origin are trimmed or sent back, and these have none.
-            Ok(other) => Err(unavailable("origin", format!("the {} log answered {other:?}", l.signal))),
-            Err(Refused::Full { fraction, .. }) => Err(full(l.signal, &self.0.path, fraction)),
-            Err(e @ Refused::TooLarge { .. }) => Err(Refusal {
-                class: RefusalClass::Invalid,
-                reason: "too_large",
-                message: e.to_string(),
-                retry_after: None,
-            }),
-            Err(e) => Err(unavailable("closed", e.to_string())),
-        }
-    }
-}
-
-impl Intake for Store {
-    fn serves(&self, signal: Signal) -> bool {
-        // Metrics and profiles come from this node's own readers; as OTLP nothing here could show or send them.
-        matches!(signal, Signal::Logs | Signal::Traces) && self.0.logs.contains_key(&signal)
-    }
-
-    async fn accept(&self, offered: Offered) -> Result<(), Refusal> {
-        match self.0.logs.get(&offered.signal) {
-            Some(l) => self.store(l, offered).await,
-            None => Err(unavailable(
-                "unserved",
-                format!("nothing here takes {}: configure a destination or the local view", offered.signal),
-            )),
-        }
-    }
-}
-
-impl Store {
-    /// Returns once the frame is synced.
-    async fn store(&self, l: &SignalLog, offered: Offered) -> Result<(), Refusal> {
-        let mut rounds = l.committer.rounds();
-        let seq = self.append(l, &offered)?;
-        // The bytes are in the group's buffer: what was received can go before the sync.
-        drop(offered);
-        l.committer.nudge(l.log.pending().bytes);
-        loop {
-            match l.log.outcome(seq) {
-                Outcome::Synced => return Ok(()),
-                Outcome::Refused => {
-                    let why = l.log.stats().closed.unwrap_or_else(|| "a write or sync failed".into());
-                    return Err(unavailable(
-                        "disk_failed",
-                        format!("the {} log in {} could not be written: {why}", l.signal, self.0.path),
-                    ));
-                }
-                Outcome::Pending => drop(rounds.changed().await),
-            }
-        }
-    }
 }
 
 impl SignalLog {
@@ -314,20 +223,4 @@ fn retain(config: &Config, signal: Signal) -> Duration {
         Some(view) if destinations_of(config, signal).iter().all(|d| d.kind == VIEW.0) => asked.max(view.window),
         _ => asked,
     }
-}
-
-fn full(signal: Signal, path: &str, fraction: f64) -> Refusal {
-    Refusal {
-        class: RefusalClass::Exhausted,
-        reason: "full",
-        message: format!(
-            "the {signal} log in {path} is {:.0} % full: its destinations do not keep up; mend them or raise storage.max",
-            fraction * 100.0
-        ),
-        retry_after: Some(RETRY_AFTER),
-    }
-}
-
-fn unavailable(reason: &'static str, message: String) -> Refusal {
-    Refusal { class: RefusalClass::Unavailable, reason, message, retry_after: Some(RETRY_AFTER) }
 }

@@ -154,6 +154,7 @@ impl Quarantined {
                 origin: None,
                 done: &[],
                 appended_at: item.header.at,
+                after: 0,
             };
             match self.0.log.append(frame) {
                 Ok(Appended::New { seq } | Appended::Held { seq }) => break seq,
