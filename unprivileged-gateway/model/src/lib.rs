@@ -10,6 +10,7 @@
 pub mod envelope;
 pub mod loki;
 pub mod otlp;
+pub mod series;
 pub mod wire;
 
 /// Why foreign bytes could not be read. Nothing was changed and nothing was kept: whoever sent them still holds them.
