@@ -1,9 +1,11 @@
-//! `/api/v1/logs` and `/api/v1/traces`: questions of the page to the local view.
+//! `/api/v1/logs`, `traces`, `series` and `query_range`: questions of the page to the local view.
 
 use super::answer::{ApiError, json};
 use super::query::Query;
 use super::{App, blocking};
-use crate::view::{LINES_MAX, LineId, LogFilter, LogQuery, TRACES_MAX, TraceOrder, TraceQuery, View};
+use crate::view::{
+    LINES_MAX, LineId, LogFilter, LogQuery, NAMES_MAX, RangeQuery, Selector, TRACES_MAX, TraceOrder, TraceQuery, View,
+};
 use axum::extract::State;
 use axum::response::Response;
 use http::{StatusCode, Uri};
@@ -13,6 +15,8 @@ use tokio::sync::SemaphorePermit;
 
 const LINES: usize = 200;
 const TRACES: usize = 100;
+const NAMES: usize = 500;
+const POINTS: usize = 300;
 /// How long a question waits for others to finish.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -100,4 +104,34 @@ pub(super) async fn trace(State(app): State<Arc<App>>, uri: Uri) -> Answer {
         ApiError::missing("no such trace is held: it is older than the view, or the id is not 32 hex digits")
     })?;
     Ok(json(StatusCode::OK, &detail))
+}
+
+pub(super) async fn series(State(app): State<Arc<App>>, uri: Uri) -> Answer {
+    let view = view(&app)?;
+    let query = Query::parse(uri.query());
+    let limit = query.number("limit")?.unwrap_or(NAMES).min(NAMES_MAX);
+    let q = query.text("q").to_owned();
+    let _place = place(&app).await?;
+    let answer = blocking(move || view.series_names(&q, limit)).await?;
+    Ok(json(StatusCode::OK, &answer))
+}
+
+pub(super) async fn query_range(State(app): State<Arc<App>>, uri: Uri) -> Answer {
+    let view = view(&app)?;
+    let query = Query::parse(uri.query());
+    let rate = match query.text("rate") {
+        "" | "0" => false,
+        "1" => true,
+        _ => return Err(ApiError::bad("rate is 1 or 0")),
+    };
+    let asked = RangeQuery {
+        selector: Selector::parse(query.text("query")).map_err(|e| ApiError::bad(e.to_string()))?,
+        from_ms: query.number("from_ms")?,
+        to_ms: query.number("to_ms")?,
+        max_points: query.number("max_points")?.unwrap_or(POINTS),
+        rate,
+    };
+    let _place = place(&app).await?;
+    let answer = blocking(move || view.range(&asked)).await?;
+    Ok(json(StatusCode::OK, &answer))
 }

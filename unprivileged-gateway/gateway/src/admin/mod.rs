@@ -165,6 +165,8 @@ fn router(app: Arc<App>) -> Router {
         .route("/logs", get(explore::logs))
         .route("/traces", get(explore::traces))
         .route("/traces/{id}", get(explore::trace))
+        .route("/series", get(explore::series))
+        .route("/query_range", get(explore::query_range))
         .route("/config", get(config))
         .route("/wal/stats", get(wal::stats))
         .route("/wal/verify", post(wal::verify))

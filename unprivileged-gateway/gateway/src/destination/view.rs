@@ -98,6 +98,7 @@ impl Feed {
         let shown = match envelope::open(&frame.payload) {
             Ok((Kind::OtlpLogs, sidecar, raw)) => self.view.logs(frame.seq, &sidecar, raw),
             Ok((Kind::OtlpTraces, sidecar, raw)) => self.view.traces(frame.seq, &sidecar, raw),
+            Ok((Kind::Series, sidecar, raw)) => self.view.series(frame.seq, &sidecar, raw),
             Ok(_) => return,
             Err(e) => return tracing::warn!(seq = frame.seq, error = %e, "left out of the local view"),
         };

@@ -1,23 +1,29 @@
-//! The local view: the last minutes of logs and traces in memory, for the page of this one machine.
+//! The local view: the last minutes of every signal in memory, for the page of this one machine.
 //!
 //! A shop window: goods from the store behind it, only the newest, and nothing is lost when the window is cleared, because the
-//! store has it. Frames come in log order from a reader of the log; [`View::logs`] and [`View::traces`] decode them, count every
-//! byte they keep, and let the oldest go when `max` bytes or the `window` are passed. Neither of the two signals may push the
-//! other below a quarter of the room. Weakness: bytes are counted from sizes and lengths, so the allocator's own slack is only
+//! store has it. Frames come in log order from a reader of the log; [`View::logs`] and its sisters decode them, count every
+//! byte they keep, and let the oldest go when `max` bytes or the `window` are passed. No signal may push another below a quarter
+//! of the room. Weakness: bytes are counted from sizes and lengths, so the allocator's own slack is only
 //! estimated.
 
 mod line;
 mod logs;
+mod metrics;
 mod span;
 mod text;
 mod traces;
 mod value;
 
 pub use logs::{Facets, Histogram, LINES_MAX, LineId, LogFilter, LogQuery, LogsAnswer, ShownLine};
+pub use metrics::{
+    BadSelector, NAMES_MAX, NameRow, NamesAnswer, POINTS_MAX, RangeAnswer, RangeQuery, RangeRow, SERIES_ANSWERED_MAX,
+    Selector,
+};
 pub use traces::{SPANS_MAX, ShownSpan, TRACES_MAX, TraceDetail, TraceOrder, TraceQuery, TraceRow, TracesAnswer};
 
 use line::Chunk;
 use logs::{Logs, Sieve};
+use metrics::Metrics;
 use model::envelope::Sidecar;
 use serde::Serialize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,7 +40,7 @@ const TAIL_CHUNKS: usize = 1024;
 pub struct Covers {
     pub from_ms: u64,
     pub to_ms: u64,
-    /// Lines, or spans, let go for want of room; those that left with the window are not counted.
+    /// Lines, spans or samples let go for want of room; those that left with the window are not counted.
     pub evicted: u64,
 }
 
@@ -46,19 +52,21 @@ pub struct ViewStats {
     pub traces: u64,
     pub lines_evicted: u64,
     pub spans_evicted: u64,
-    /// Over both signals; `None` while it is empty.
+    pub series: u64,
+    pub samples_evicted: u64,
+    /// Over all signals; `None` while it is empty.
     pub covers: Option<Covers>,
     /// Traces ever begun, for "how many are new".
     pub traces_seen: u64,
 }
 
-/// The bytes were no OTLP request. They were checked before they went to the disk, so this means damage or a bug.
+/// The bytes were not what their kind says. They were checked before they went to the disk, so this means damage or a bug.
 #[derive(Debug, thiserror::Error)]
-#[error("frame {seq} of {signal} is not an OTLP request: {source}; it is left out of the local view")]
+#[error("frame {seq} of {signal} cannot be read: {source}; it is left out of the local view")]
 pub struct NotShown {
     pub seq: u64,
     pub signal: &'static str,
-    pub source: prost::DecodeError,
+    pub source: Box<dyn std::error::Error + Send + Sync>,
 }
 
 /// Cheap to clone; all clones are one view.
@@ -76,6 +84,7 @@ struct Inner {
 struct Held {
     logs: Logs,
     traces: Traces,
+    metrics: Metrics,
 }
 
 impl View {
@@ -101,7 +110,7 @@ impl View {
             logs.seen
         };
         let chunks =
-            line::decode(seq, sidecar, raw, seen).map_err(|source| NotShown { seq, signal: "logs", source })?;
+            line::decode(seq, sidecar, raw, seen).map_err(|e| NotShown { seq, signal: "logs", source: e.into() })?;
         let lines = chunks.iter().map(|chunk| chunk.lines.len() as u64).sum();
         let mut held = self.held();
         held.logs.last_seq = Some(seq);
@@ -120,7 +129,7 @@ impl View {
         if self.held().traces.last_seq.is_some_and(|last| seq <= last) {
             return Ok(0);
         }
-        let spans = span::decode(sidecar, raw).map_err(|source| NotShown { seq, signal: "traces", source })?;
+        let spans = span::decode(sidecar, raw).map_err(|e| NotShown { seq, signal: "traces", source: e.into() })?;
         let count = spans.len() as u64;
         let mut held = self.held();
         held.traces.last_seq = Some(seq);
@@ -128,6 +137,20 @@ impl View {
         held.make_room(self.0.max);
         held.expire(sidecar.received_at.saturating_sub(self.0.window));
         Ok(count)
+    }
+
+    /// Shows one frame of series of the metrics' log; gives its number of samples. Otherwise as [`View::logs`], but samples before
+    /// the damage of a damaged frame stay.
+    pub fn series(&self, seq: u64, sidecar: &Sidecar, raw: &[u8]) -> Result<u64, NotShown> {
+        let mut held = self.held();
+        if held.metrics.last_seq.is_some_and(|last| seq <= last) {
+            return Ok(0);
+        }
+        held.metrics.last_seq = Some(seq);
+        let taken = held.metrics.push(raw, sidecar.received_at);
+        held.make_room(self.0.max);
+        held.expire(sidecar.received_at.saturating_sub(self.0.window));
+        taken.map_err(|e| NotShown { seq, signal: "metrics", source: e.into() })
     }
 
     /// Lets go what is older than the window; to be called now and then, so that silence clears the view too. `now`: unix ns.
@@ -160,9 +183,18 @@ impl View {
         detail.map(|detail| TraceDetail { logs, ..detail })
     }
 
+    /// Names of series that hold `q` in name or help; at most `limit` and [`NAMES_MAX`].
+    pub fn series_names(&self, q: &str, limit: usize) -> NamesAnswer {
+        self.held().metrics.list(q, limit)
+    }
+
+    pub fn range(&self, query: &RangeQuery) -> RangeAnswer {
+        self.held().metrics.range(query)
+    }
+
     pub fn stats(&self) -> ViewStats {
         let held = self.held();
-        let sides = [held.logs.covers(), held.traces.covers()];
+        let sides = [held.logs.covers(), held.traces.covers(), held.metrics.covers()];
         let filled = sides.iter().filter(|covers| covers.to_ms > 0);
         let covers = filled.copied().reduce(|a, b| Covers {
             from_ms: a.from_ms.min(b.from_ms),
@@ -170,12 +202,14 @@ impl View {
             evicted: a.evicted + b.evicted,
         });
         ViewStats {
-            bytes: (held.logs.bytes + held.traces.bytes) as u64,
+            bytes: held.bytes() as u64,
             max_bytes: self.0.max as u64,
             lines: held.logs.lines,
             traces: held.traces.len() as u64,
             lines_evicted: held.logs.evicted,
             spans_evicted: held.traces.evicted,
+            series: held.metrics.series() as u64,
+            samples_evicted: held.metrics.evicted,
             covers,
             traces_seen: held.traces.seen(),
         }
@@ -189,33 +223,65 @@ impl View {
     }
 }
 
+/// What one signal holds, oldest first.
+trait Shelf {
+    fn bytes(&self) -> usize;
+    /// When the oldest of it was received, unix nanoseconds; `None`: it is empty.
+    fn oldest(&self) -> Option<u64>;
+    /// Lets the oldest go.
+    fn drop_oldest(&mut self);
+    /// The same for want of room, which is counted.
+    fn evict_oldest(&mut self);
+}
+
+/// The shelves share their words, so that a further one is a line here.
+macro_rules! shelf {
+    ($($shelf:ty),*) => {$(
+        impl Shelf for $shelf {
+            fn bytes(&self) -> usize {
+                self.bytes
+            }
+            fn oldest(&self) -> Option<u64> {
+                self.oldest()
+            }
+            fn drop_oldest(&mut self) {
+                self.pop();
+            }
+            fn evict_oldest(&mut self) {
+                self.evicted += self.pop();
+            }
+        }
+    )*};
+}
+shelf!(Logs, Traces, Metrics);
+
 impl Held {
-    /// Oldest first, but neither signal below a quarter of the room for the other's sake.
+    fn shelves(&mut self) -> [&mut dyn Shelf; 3] {
+        [&mut self.logs, &mut self.traces, &mut self.metrics]
+    }
+
+    fn bytes(&self) -> usize {
+        self.logs.bytes + self.traces.bytes + self.metrics.bytes
+    }
+
+    /// Oldest first, but no signal below a quarter of the room for another's sake.
     fn make_room(&mut self, max: usize) {
-        let most = max / 4 * 3;
-        while self.logs.bytes + self.traces.bytes > max {
-            let logs_first = match (self.logs.oldest(), self.traces.oldest()) {
-                (None, None) => return,
-                (Some(_), None) => true,
-                (None, Some(_)) => false,
-                (Some(_), Some(_)) if self.logs.bytes > most => true,
-                (Some(_), Some(_)) if self.traces.bytes > most => false,
-                (Some(logs), Some(traces)) => logs <= traces,
-            };
-            if logs_first {
-                self.logs.evicted += self.logs.pop();
-            } else {
-                self.traces.evicted += self.traces.pop();
+        while self.bytes() > max {
+            // Four signals cannot all be within their quarter while the whole is full.
+            let shelves = self.shelves().into_iter().filter(|shelf| shelf.bytes() > max / 4);
+            let oldest = shelves.filter_map(|shelf| Some((shelf.oldest()?, shelf))).min_by_key(|(at, _)| *at);
+            match oldest {
+                Some((_, shelf)) => shelf.evict_oldest(),
+                None => return,
             }
         }
     }
 
     fn expire(&mut self, before: u64) {
-        while self.logs.oldest().is_some_and(|at| at < before) {
-            self.logs.pop();
-        }
-        while self.traces.oldest().is_some_and(|at| at < before) {
-            self.traces.pop();
+        for shelf in self.shelves() {
+            while shelf.oldest().is_some_and(|at| at < before) {
+                shelf.drop_oldest();
+            }
         }
     }
 }

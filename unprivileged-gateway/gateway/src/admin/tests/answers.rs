@@ -267,3 +267,36 @@ async fn the_desk_is_asked_and_its_bugs_end_one_answer_only() {
 async fn the_configuration_is_shown() {
     assert_eq!(office().await.get("/api/v1/config").await.json()["yaml"], "node: {}\n");
 }
+
+#[tokio::test]
+async fn series_and_their_points_come_in_the_shape_the_page_expects() {
+    let office = office().await;
+    let now = unix_ms() as i64;
+    for (seq, (at_ms, value)) in [(now - 2000, 10.0), (now - 1000, 14.0), (now, 3.0)].into_iter().enumerate() {
+        let mut writer = model::series::Writer::new(&[("job", "host"), ("instance", "n1")]);
+        writer.family("node_cpu_seconds_total", model::series::Type::Counter, "Seconds the CPUs spent.");
+        writer.sample("node_cpu_seconds_total", &[("cpu", "0")], value, at_ms);
+        office.view.series(seq as u64 + 1, &sidecar(), &writer.finish()).unwrap();
+    }
+    let names = office.get("/api/v1/series?q=cpu&limit=10").await.json();
+    assert!(names["covers"]["to_ms"].as_u64() > Some(0) && names["covers"]["evicted"] == 0);
+    let row = serde_json::json!({
+        "name": "node_cpu_seconds_total", "type": "counter", "help": "Seconds the CPUs spent.", "series": 1,
+        "labels": { "cpu": ["0"], "instance": ["n1"], "job": ["host"] },
+    });
+    assert_eq!((names["total"].as_u64(), &names["names"]), (Some(1), &serde_json::json!([row])));
+    let query = "query=node_cpu_seconds_total%7Bcpu%3D~%220%7C1%22%7D";
+    let points = office.get(&format!("/api/v1/query_range?{query}&max_points=300")).await.json();
+    let labels = serde_json::json!({ "cpu": "0", "instance": "n1", "job": "host" });
+    let expected = [[now - 2000, 10], [now - 1000, 14], [now, 3]].map(|[at, value]| (at, value as f64));
+    assert_eq!(points["series"], serde_json::json!([{ "labels": labels, "points": expected }]));
+    let head = ["name", "type", "rate", "step_ms", "cut"].map(|key| points[key].to_string()).join(" ");
+    assert_eq!(head, "\"node_cpu_seconds_total\" \"counter\" false 1000 0");
+    let rates = office.get(&format!("/api/v1/query_range?{query}&rate=1&from_ms={}", now - 1500)).await.json();
+    assert_eq!(rates["series"][0]["points"], serde_json::json!([[now - 1000, 4.0], [now, 3.0]]));
+    for bad in ["query=", "query=rate(x[5m])", "query=x&rate=yes", "query=x%7Ba%3D~%22(%22%7D", "query=x&from_ms=y"] {
+        let refused = office.get(&format!("/api/v1/query_range?{bad}")).await;
+        assert_eq!(refused.status, 400, "{bad}: {}", refused.text());
+    }
+    assert_eq!(office.ask("GET /api/v1/series", &[]).await.status, 401);
+}
