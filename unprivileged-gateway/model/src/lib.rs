@@ -7,6 +7,8 @@
 //! The weakness of glass: a reader must know the layout of each message by number, and nothing but tests against a
 //! generated decoder proves that it does. Those tests are half of this crate.
 
+pub mod chunk;
+pub mod cri;
 pub mod envelope;
 pub mod loki;
 pub mod otlp;

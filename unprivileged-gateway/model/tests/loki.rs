@@ -26,7 +26,7 @@ fn options(d: &mut Dice) -> Options {
     let external = [("cluster", "c1"), ("job", "outer"), ("zone", "\"z\"")];
     let external_labels = d.many(3, |d| d.pick(&external)).into_iter().map(|(n, v)| (n.to_owned(), v.to_owned()));
     let external_labels: BTreeMap<String, String> = external_labels.collect();
-    Options { external_labels: external_labels.into_iter().collect(), line: Line::Body, limits }
+    Options { external_labels: external_labels.into_iter().collect(), line: Line::Body, limits, ..Options::default() }
 }
 
 fn sidecar(d: &mut Dice) -> Sidecar {

@@ -15,6 +15,9 @@ use crate::otlp;
 use crate::wire::{Fault, Fields, Value, put_varint};
 use std::sync::Arc;
 
+#[path = "lines.rs"]
+pub(super) mod lines;
+
 /// Collects entries of one destination until [`Encoder::finish`] makes pushes of them.
 pub struct Encoder {
     options: Options,
@@ -27,6 +30,7 @@ pub struct Encoder {
     spare: Vec<Stream>,
     scope: Level,
     bytes: usize,
+    stamps: Vec<lines::Stamp>,
 }
 
 /// Cleared streams that are kept; each holds at most 256 KiB.
@@ -55,6 +59,7 @@ impl Encoder {
             spare: Vec::new(),
             scope: Level::default(),
             bytes: 0,
+            stamps: Vec::new(),
         }
     }
 

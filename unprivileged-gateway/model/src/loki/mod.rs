@@ -25,11 +25,13 @@ mod stream;
 mod value;
 
 use crate::Malformed;
+use crate::chunk::FileLabels;
 use crate::wire::put_bytes;
 use resource::Known;
 use std::sync::Arc;
 
 pub use encoder::Encoder;
+pub use encoder::lines::{LineAdded, RefusedLine};
 
 /// What a line looks like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,6 +80,8 @@ pub struct Options {
     pub external_labels: Vec<(String, String)>,
     pub line: Line,
     pub limits: Limits,
+    /// Labels of lines of files.
+    pub files: Arc<FileLabels>,
 }
 
 /// A limit that a record breaks.
