@@ -12,6 +12,7 @@ pub mod cri;
 pub mod envelope;
 pub mod loki;
 pub mod otlp;
+pub mod pprof;
 pub mod series;
 pub mod wire;
 
