@@ -87,7 +87,8 @@ pub struct Cursor {
     pub items: u64,
     /// Payload bytes of all frames ever appended before it; between known places an estimate by share of items.
     pub bytes: u64,
-    /// Highest seq that may have been sent (remote write).
+    /// Highest seq that may have been sent (remote write); of logs, everything below it has been, though a line that began
+    /// earlier may still be open.
     pub sent_upto: u64,
 }
 

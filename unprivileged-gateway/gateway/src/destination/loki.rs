@@ -8,7 +8,9 @@ use crate::destination::answer::{Answer, one_line, retry_after};
 use crate::destination::http::{HttpClient, SetupError};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use model::chunk::FileLabels;
 use model::loki::{Encoder, Options, answer};
+use std::sync::Arc;
 
 /// One Loki.
 pub struct LokiOut {
@@ -17,7 +19,7 @@ pub struct LokiOut {
 }
 
 impl LokiOut {
-    pub fn new(name: &str, config: &config::Loki) -> Result<LokiOut, SetupError> {
+    pub fn new(name: &str, config: &config::Loki, files: Arc<FileLabels>) -> Result<LokiOut, SetupError> {
         let destination = format!("loki/{name}");
         let mut headers = HeaderMap::new();
         headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
@@ -30,7 +32,7 @@ impl LokiOut {
             headers.insert(HeaderName::from_static("x-scope-orgid"), value);
         }
         let client = HttpClient::new(&destination, &config.url, headers, &config.common)?;
-        Ok(LokiOut { client, encoder: Encoder::new(options(config)) })
+        Ok(LokiOut { client, encoder: Encoder::new(options(config, files)) })
     }
 
     pub async fn send(&self, body: Bytes) -> Answer {
@@ -52,8 +54,9 @@ impl LokiOut {
 }
 
 /// The encoder's options: together with the WAL records they decide every byte that is sent.
-pub fn options(config: &config::Loki) -> Options {
+pub fn options(config: &config::Loki, files: Arc<FileLabels>) -> Options {
     Options {
+        files,
         external_labels: config.external_labels.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
         line: match config.line {
             config::Line::Body => model::loki::Line::Body,

@@ -6,6 +6,7 @@
 pub mod answer;
 mod attempt;
 pub mod http;
+pub mod lines;
 pub mod loki;
 pub mod otlp;
 pub mod pass;

@@ -2,10 +2,14 @@
 //!
 //! Image: parcels on a belt. Each batch has a place on the belt; pieces of it are signed for in any order; the cursor stands
 //! behind the last batch of which every piece is signed for. Counts move with the cursor and never before it, so that the ledger
-//! adds up at any moment. Weakness: one unfinished batch holds the count of all that is finished behind it.
+//! adds up at any moment. A line of a file that is still open holds the cursor at the batch in which it began ([`Belt::needs`]), though
+//! nothing more of that batch is to be sent. Weakness: one unfinished batch holds the count of all that is finished behind it.
 
 use crate::telemetry::Loss;
 use std::collections::{BTreeMap, VecDeque};
+
+/// Batches from which on finished ones are put together.
+const SQUEEZE_FROM: usize = 256;
 
 /// What became of the records of a batch. Unit: records; `bytes` as sent over the wire.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,6 +20,8 @@ pub struct Counts {
     pub damaged: u64,
     /// Not for this destination: it takes nothing new (`intake: false`).
     pub dropped: u64,
+    /// Lines whose end was cut off; they are among the others.
+    pub cut: u64,
     pub bytes: u64,
 }
 
@@ -42,6 +48,7 @@ impl std::ops::AddAssign for Counts {
         self.sent += other.sent;
         self.damaged += other.damaged;
         self.dropped += other.dropped;
+        self.cut += other.cut;
         self.bytes += other.bytes;
         for (reason, loss) in other.quarantined {
             let total = self.quarantined.entry(reason).or_default();
@@ -51,10 +58,11 @@ impl std::ops::AddAssign for Counts {
     }
 }
 
-/// A step of the cursor: everything below `seq` is finished.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A step of the cursor: everything below `seq` is finished, everything below `sent_upto` has been sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Step {
     pub seq: u64,
+    pub sent_upto: u64,
     pub items: u64,
     pub counts: Counts,
 }
@@ -64,6 +72,8 @@ struct Batch {
     end: u64,
     items: u64,
     open: u32,
+    /// The first frame that is read again after a stop behind this batch; the batch's end if nothing is open there.
+    needs: u64,
     counts: Counts,
 }
 
@@ -72,13 +82,14 @@ struct Batch {
 pub struct Belt {
     batches: VecDeque<Batch>,
     next_id: u64,
+    sent_upto: u64,
 }
 
 impl Belt {
     /// A batch of `items` records that ends before `end`, with one open piece. Returns its id.
     pub fn place(&mut self, end: u64, items: u64) -> u64 {
         self.next_id += 1;
-        self.batches.push_back(Batch { id: self.next_id, end, items, open: 1, counts: Counts::default() });
+        self.batches.push_back(Batch { id: self.next_id, end, items, open: 1, needs: end, counts: Counts::default() });
         self.next_id
     }
 
@@ -103,17 +114,44 @@ impl Belt {
         self.finish(id, counts);
     }
 
-    /// Moves over everything at the front that is finished.
-    pub fn step(&mut self) -> Option<Step> {
-        let mut step: Option<Step> = None;
-        while self.batches.front().is_some_and(|b| b.open == 0) {
-            let Some(b) = self.batches.pop_front() else { break };
-            let s = step.get_or_insert(Step { seq: b.end, items: 0, counts: Counts::default() });
-            s.seq = b.end;
-            s.items += b.items;
-            s.counts += b.settled();
+    /// Behind batch `id`, lines are open that began in frame `seq`: the cursor must not pass it while that is so.
+    pub fn needs(&mut self, id: u64, seq: u64) {
+        if let Some(b) = self.batches.iter_mut().find(|b| b.id == id) {
+            b.needs = b.needs.min(seq);
         }
-        step
+    }
+
+    /// Moves over everything at the front that is finished and not needed for a line that is open behind it.
+    pub fn step(&mut self) -> Option<Step> {
+        let finished = self.batches.iter().take_while(|b| b.open == 0).count();
+        let last = self.batches.get(finished.checked_sub(1)?)?;
+        let (needs, sent_upto) = (last.needs, last.end);
+        let mut step = Step { sent_upto, ..Step::default() };
+        while self.batches.front().is_some_and(|b| b.open == 0 && b.end <= needs) {
+            let Some(b) = self.batches.pop_front() else { break };
+            step.seq = b.end;
+            step.items += b.items;
+            step.counts += b.settled();
+        }
+        self.squeeze();
+        let moved = step.seq > 0 || sent_upto > self.sent_upto;
+        self.sent_upto = self.sent_upto.max(sent_upto);
+        moved.then_some(step)
+    }
+
+    /// Finished batches that a line still needs become one if there are many: only their sum is of interest, and the belt stays short.
+    fn squeeze(&mut self) {
+        if self.batches.len() < SQUEEZE_FROM {
+            return;
+        }
+        while let [a, b, ..] = self.batches.make_contiguous()
+            && a.open == 0
+            && b.open == 0
+        {
+            b.counts += std::mem::take(&mut a.counts);
+            b.items += a.items;
+            self.batches.pop_front();
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -163,6 +201,44 @@ mod tests {
         assert_eq!((step.counts.sent, step.counts.bytes), (140, 2));
         assert_eq!(step.counts.quarantined["refused"], Loss { records: 10, bytes: 7 });
         assert!(belt.is_empty());
+    }
+
+    #[test]
+    fn an_open_line_holds_the_cursor_but_not_what_is_sent() {
+        let mut belt = Belt::default();
+        let ids: Vec<u64> = (1..=3).map(|i| belt.place(i * 10, 5)).collect();
+        belt.needs(ids[1], 13);
+        belt.needs(ids[2], 25);
+        belt.finish(ids[0], Counts::default());
+        belt.finish(ids[1], Counts::default());
+        let step = belt.step().expect("the first batch can go");
+        assert_eq!((step.seq, step.sent_upto, step.items), (10, 20, 5));
+        assert_eq!(belt.step(), None, "nothing has moved since");
+        belt.finish(ids[2], Counts::default());
+        let step = belt.step().expect("the line that began in 13 is closed");
+        assert_eq!((step.seq, step.sent_upto, step.items), (20, 30, 5));
+        let last = belt.place(40, 5);
+        belt.finish(last, Counts::default());
+        let step = belt.step().expect("nothing is open any more");
+        assert_eq!((step.seq, step.sent_upto, step.items), (40, 40, 10));
+    }
+
+    #[test]
+    fn many_batches_behind_an_open_line_take_little_room_and_lose_no_count() {
+        let mut belt = Belt::default();
+        for i in 1..=2_000 {
+            let id = belt.place(i * 10, 3);
+            belt.needs(id, 5);
+            belt.finish(id, Counts::quarantined("refused", 1, 1));
+            let step = belt.step().expect("more is sent");
+            assert_eq!((step.seq, step.sent_upto), (0, i * 10));
+            assert!(belt.len() <= SQUEEZE_FROM);
+        }
+        let last = belt.place(20_010, 3);
+        belt.finish(last, Counts::default());
+        let step = belt.step().expect("the line is closed");
+        assert_eq!((step.seq, step.items), (20_010, 6_003));
+        assert_eq!((step.counts.sent, step.counts.quarantined["refused"].records), (4_003, 2_000));
     }
 
     #[test]

@@ -5,19 +5,24 @@
 //! into a side pocket (*parked*) so that the other streets need not wait; the office crosses off nothing beyond them until they
 //! are delivered or, after their patience, laid in the lost-letters cupboard (*quarantine*).
 //!
-//! The transform is a pure function of records and configuration, so a crash repeats bytes and invents none.
+//! The transform is a pure function of records and configuration, so a crash repeats bytes and invents none. Lines of files may begin in
+//! one frame and end in another: then the cursor stays where the line began, `sent_upto` says what was sent, and the next start reads
+//! what lies between for its unfinished lines only.
 //! Weakness: a batch is a barrier; one slow push holds the next batch of the same destination (not of any other).
 
 use crate::destination::answer::Answer;
 use crate::destination::attempt::{Attempts, Settled, unless_stopped};
+use crate::destination::lines::Closing;
 use crate::destination::loki::LokiOut;
 use crate::destination::otlp::OtlpOut;
 use crate::destination::pass::{Belt, Counts};
 use crate::destination::retry::Backoff;
 use crate::destination::transform::{Part, Push, Reader, Round, Walk};
 use crate::seam::Signal;
-use crate::store::{Ledger, QuarantineItem, Quarantined};
+use crate::store::{Ledger, QuarantineItem, Quarantined, now_ns};
 use futures_util::future::join_all;
+use model::chunk::FileLabels;
+use model::chunk::join::Joiner;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
@@ -53,6 +58,9 @@ pub struct Setup {
     pub quarantine: Quarantined,
     pub stream_patience: Duration,
     pub stop: watch::Receiver<bool>,
+    pub files: Arc<FileLabels>,
+    /// Empty: for lines of files that are open between two batches.
+    pub joiner: Joiner,
 }
 
 /// The postman.
@@ -60,12 +68,17 @@ pub struct Runner {
     it: Setup,
     belt: Belt,
     parked: Vec<Parked>,
+    /// Frames below it were sent by an earlier run.
+    sent_upto: u64,
+    closing: Closing,
 }
 
 /// Streams of one batch that wait on their own.
 struct Parked {
     batch: u64,
     seqs: Range<u64>,
+    /// Where lines began that were open in front of the batch; it is read from there again.
+    lead: u64,
     streams: BTreeSet<String>,
     since: Instant,
     due: Instant,
@@ -74,13 +87,14 @@ struct Parked {
 
 impl Runner {
     pub fn new(setup: Setup) -> Runner {
-        Runner { it: setup, belt: Belt::default(), parked: Vec::new() }
+        Runner { it: setup, belt: Belt::default(), parked: Vec::new(), sent_upto: 0, closing: Closing::default() }
     }
 
     /// Runs until `stop` turns true. Whatever was not finished is read again by the next start.
     pub async fn run(mut self) {
-        let from = self.it.log.cursor(&self.it.id).map_or(0, |c| c.seq);
-        let mut reader = self.it.log.reader(from);
+        let cursor = self.it.log.cursor(&self.it.id).unwrap_or_default();
+        self.sent_upto = if self.it.signal == Signal::Logs { cursor.sent_upto } else { 0 };
+        let mut reader = self.it.log.reader(cursor.seq);
         while !self.stopped() {
             self.retry_parked().await;
             self.step();
@@ -128,10 +142,18 @@ impl Runner {
                 None => std::future::pending().await,
             }
         };
+        let closing = self.closing.due(&self.it.joiner).filter(|_| more);
+        let silence = async {
+            match closing {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
         let it = &mut self.it;
         tokio::select! {
             _ = it.stop.changed() => {}
             () = parked_due => {}
+            () = silence => self.closing.append(&it.log, now_ns()),
             _ = it.rounds.changed(), if more => {
                 if it.log.waiting(&it.id).bytes < BATCH_BYTES as u64 {
                     tokio::select! { _ = it.stop.changed() => {} () = tokio::time::sleep(LINGER) => {} }
@@ -154,20 +176,23 @@ impl Runner {
     async fn deliver(&mut self, frames: &[Frame]) {
         let (Some(first), Some(last)) = (frames.first(), frames.last()) else { return };
         let items = frames.iter().map(|f| u64::from(f.items)).sum();
-        let mine = Reader { id: &self.it.id, signal: self.it.signal }.items(frames);
+        let mine = self.reader().items(frames);
         // The batch itself is one open piece until all its parts are on their way.
         let batch = self.belt.place(last.seq + 1, items);
         self.belt.count(batch, Counts::dropped(items - mine));
+        let whole = frames.partition_point(|f| f.seq < self.sent_upto)..frames.len();
+        let lead = self.it.joiner.needs().unwrap_or(first.seq).min(first.seq);
+        let mut walk = self.walk(frames, 0, Part { frames: whole, streams: None });
         let held: BTreeSet<String> = self.parked.iter().flat_map(|p| p.streams.iter().cloned()).collect();
         let mut parts = Vec::new();
-        let mut walk = Walk::new(Part { frames: 0..frames.len(), streams: None });
         let mut parked = false;
         while let Some(round) = self.round(frames, &mut walk, &held) {
             if round.met_held && !parked {
                 // A stream must not overtake itself: what of it is in this batch waits behind what is parked.
-                self.park(batch, first.seq..last.seq + 1, held.clone(), BEHIND_OTHERS);
+                self.park(batch, (lead, first.seq..last.seq + 1), held.clone(), BEHIND_OTHERS);
                 parked = true;
             }
+            self.belt.count(batch, Counts { cut: round.cut, ..Counts::default() });
             for item in round.bad {
                 let counts = Counts::quarantined(item.reason, item.items, item.bytes());
                 if !self.keep_in_quarantine(item).await {
@@ -175,25 +200,42 @@ impl Runner {
                 }
                 self.belt.count(batch, counts);
             }
-            if !self.send(batch, frames, round.pushes, &mut parts).await {
+            if !self.send(batch, lead, frames, round.pushes, &mut parts).await {
                 return;
             }
         }
         while let Some(part) = parts.pop() {
-            let mut walk = Walk::new(part);
+            let mut walk = self.walk(frames, 0, part);
             // A part meets the offenders of the whole again; they are in quarantine already.
             while let Some(round) = self.round(frames, &mut walk, &BTreeSet::new()) {
-                if !self.send(batch, frames, round.pushes, &mut parts).await {
+                if !self.send(batch, lead, frames, round.pushes, &mut parts).await {
                     return;
                 }
             }
         }
+        self.it.joiner = walk.into_joiner();
+        if let Some(seq) = self.it.joiner.needs() {
+            self.belt.needs(batch, seq);
+        }
         self.belt.finish(batch, Counts::default());
+    }
+
+    fn reader(&self) -> Reader<'_> {
+        Reader { id: &self.it.id, signal: self.it.signal, files: &self.it.files }
+    }
+
+    /// A walk through a part, past the frames between `from` and it.
+    fn walk(&self, frames: &[Frame], from: usize, part: Part) -> Walk {
+        let mut joiner = self.it.joiner.clone();
+        if self.it.signal == Signal::Logs {
+            self.reader().skim(&mut joiner, frames.get(from..part.frames.start).unwrap_or_default());
+        }
+        Walk::new(part, joiner)
     }
 
     /// The next round of a part. None: there is no more of it.
     fn round(&mut self, frames: &[Frame], walk: &mut Walk, held: &BTreeSet<String>) -> Option<Round> {
-        let reader = Reader { id: &self.it.id, signal: self.it.signal };
+        let reader = Reader { id: &self.it.id, signal: self.it.signal, files: &self.it.files };
         match &mut self.it.out {
             Out::Loki(loki) => reader.loki(loki, frames, walk, held),
             Out::Otlp(_) => reader.otlp(frames, walk),
@@ -201,10 +243,17 @@ impl Runner {
     }
 
     /// Sends a round; what is left to do is put on `parts`. False: stopped.
-    async fn send(&mut self, batch: u64, frames: &[Frame], pushes: Vec<Push>, parts: &mut Vec<Part>) -> bool {
+    async fn send(
+        &mut self,
+        batch: u64,
+        lead: u64,
+        frames: &[Frame],
+        pushes: Vec<Push>,
+        parts: &mut Vec<Part>,
+    ) -> bool {
         let settled = self.send_round(&pushes).await;
         for (push, outcome) in pushes.into_iter().zip(settled) {
-            if !self.conclude(batch, frames, push, outcome, parts).await {
+            if !self.conclude((batch, lead), frames, push, outcome, parts).await {
                 return false;
             }
         }
@@ -240,7 +289,7 @@ impl Runner {
     /// What follows from the end of one push. False: stopped, nothing more is to be done.
     async fn conclude(
         &mut self,
-        batch: u64,
+        (batch, lead): (u64, u64),
         frames: &[Frame],
         push: Push,
         outcome: Settled,
@@ -255,7 +304,7 @@ impl Runner {
                 if !rest.is_empty() {
                     parts.push(Part { frames: push.frames, streams: Some(rest) });
                 }
-                self.park(batch, seqs, limited, pause);
+                self.park(batch, (lead, seqs), limited, pause);
             }
             Settled::Split { .. } if push.frames.len() > 1 => {
                 let middle = push.frames.start + push.frames.len() / 2;
@@ -284,10 +333,11 @@ impl Runner {
             .with_payload(push.body, push.items)
     }
 
-    fn park(&mut self, batch: u64, seqs: Range<u64>, streams: BTreeSet<String>, pause: Duration) {
+    fn park(&mut self, batch: u64, (lead, seqs): (u64, Range<u64>), streams: BTreeSet<String>, pause: Duration) {
         let now = Instant::now();
         self.belt.hold(batch);
-        self.parked.push(Parked { batch, seqs, streams, since: now, due: now + pause, backoff: Backoff::default() });
+        let backoff = Backoff::default();
+        self.parked.push(Parked { batch, seqs, lead, streams, since: now, due: now + pause, backoff });
     }
 
     /// Tries parked streams whose time has come, in the order in which they were put aside.
@@ -312,8 +362,11 @@ impl Runner {
 
     /// One try for one parked part: read again, encode again (the transform is pure), send each round once. None: it stays parked.
     async fn try_parked(&mut self, parked: &mut Parked) -> Option<Counts> {
-        let frames = self.read_again(parked.seqs.clone())?;
-        let mut walk = Walk::new(Part { frames: 0..frames.len(), streams: Some(parked.streams.clone()) });
+        let frames = self.read_again(parked.lead..parked.seqs.end)?;
+        let from = frames.partition_point(|f| f.seq < parked.seqs.start.max(self.sent_upto));
+        let mut joiner = self.it.joiner.fresh();
+        self.reader().skim(&mut joiner, frames.get(..from).unwrap_or_default());
+        let mut walk = Walk::new(Part { frames: from..frames.len(), streams: Some(parked.streams.clone()) }, joiner);
         let mut counts = Counts::default();
         while let Some(round) = self.round(&frames, &mut walk, &BTreeSet::new()) {
             for push in round.pushes {

@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::destination::http::SetupError;
+use crate::destination::lines;
 use crate::destination::loki::LokiOut;
 use crate::destination::otlp::OtlpOut;
 use crate::destination::run::{Out, Runner, Setup};
@@ -23,7 +24,7 @@ pub fn start(config: &Config, store: &Store, stop: &watch::Receiver<bool>) -> Re
     let mut threads = Vec::new();
     for signal in Signal::ALL {
         for destination in destinations_of(config, signal).into_iter().filter(|d| d.kind != VIEW.0) {
-            let (out, patience) = protocol(config, &destination.kind, &destination.name, signal)?;
+            let (out, patience, line_bytes) = protocol(config, &destination.kind, &destination.name, signal)?;
             let id = DestinationId::new(&destination.kind, &destination.name);
             let failed = |why: String| SetupError::Other { destination: id.to_string(), why };
             let served = store.log(signal).ok_or_else(|| failed(format!("{signal} has no log")))?;
@@ -38,6 +39,8 @@ pub fn start(config: &Config, store: &Store, stop: &watch::Receiver<bool>) -> Re
                 quarantine: store.quarantine().clone(),
                 stream_patience: patience,
                 stop: stop.clone(),
+                files: lines::labels(config),
+                joiner: lines::joiner(config, line_bytes),
             });
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -53,12 +56,14 @@ pub fn start(config: &Config, store: &Store, stop: &watch::Receiver<bool>) -> Re
     Ok(threads)
 }
 
-fn protocol(config: &Config, kind: &str, name: &str, signal: Signal) -> Result<(Out, Duration), SetupError> {
+/// How a destination is spoken to, how long limited streams are tried, and where its lines end (bytes).
+fn protocol(config: &Config, kind: &str, name: &str, signal: Signal) -> Result<(Out, Duration, usize), SetupError> {
     if let (true, Some(loki)) = (kind == "loki", config.send.loki.get(name)) {
-        return Ok((Out::Loki(Box::new(LokiOut::new(name, loki)?)), loki.limits.stream_patience));
+        let out = Out::Loki(Box::new(LokiOut::new(name, loki, lines::labels(config))?));
+        return Ok((out, loki.limits.stream_patience, loki.limits.line as usize));
     }
     match config.send.otlp.get(name) {
-        Some(otlp) => Ok((Out::Otlp(Box::new(OtlpOut::new(name, otlp, signal)?)), PATIENCE)),
+        Some(otlp) => Ok((Out::Otlp(Box::new(OtlpOut::new(name, otlp, signal)?)), PATIENCE, lines::OTLP_LINE_BYTES)),
         None => Err(SetupError::Other {
             destination: format!("{kind}/{name}"),
             why: "it is not in the configuration".into(),

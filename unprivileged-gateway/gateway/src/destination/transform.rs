@@ -3,13 +3,17 @@
 //! The same records and the same configuration give the same bytes, whenever and however often they are asked for: a retry, a
 //! part of a batch and a start after a crash all come through here. Nothing in here knows time or the network.
 
+use crate::destination::lines::{Chunk, OTLP_LINE_BYTES};
 use crate::destination::loki::LokiOut;
 use crate::destination::otlp::REQUEST_BYTES;
 use crate::seam::Signal;
 use crate::store::QuarantineItem;
 use bytes::Bytes;
-use model::envelope;
-use model::loki::Place;
+use model::chunk::FileLabels;
+use model::chunk::join::{self, Joiner, Line};
+use model::chunk::otlp::Requests;
+use model::envelope::{self, Kind};
+use model::loki::{LineAdded, Place};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use wal::{DestinationId, Frame};
@@ -20,6 +24,10 @@ const BYTES_A_SHARD: usize = 256 << 10;
 const SHARDS_MAX: usize = 4;
 /// What one round of pushes holds before it is sent, however large a request was. Unit: uncompressed bytes.
 const PUSH_BYTES: usize = 4 << 20;
+/// Lines that a round may put aside before it ends: each holds a payload of its own.
+const BAD_MAX: usize = 4 << 10;
+/// What a line of a file grows by on its way into a request. Unit: bytes.
+const LINE_OVERHEAD_BYTES: usize = 64;
 
 /// A part of a batch to be sent: frames by index, and which streams of them (all, if it does not say).
 #[derive(Clone, Debug)]
@@ -52,20 +60,37 @@ pub(super) struct Round {
     pub(super) bad: Vec<QuarantineItem>,
     /// Streams of `held` were met and left out.
     pub(super) met_held: bool,
+    /// Lines whose end was cut off.
+    pub(super) cut: u64,
 }
 
 /// How far a part has been made into rounds. A part is walked once; only one round of it is in memory at a time.
-#[derive(Debug)]
 pub(super) struct Walk {
     part: Part,
     /// The next frame, and where in it; the end of the part's frames once everything has been made into rounds.
     at: usize,
     place: Place,
+    /// Lines of files that are open, and where in a chunk the next one begins.
+    joiner: Joiner,
+    lines: Option<join::Walk>,
 }
 
 impl Walk {
-    pub(super) fn new(part: Part) -> Walk {
-        Walk { at: part.frames.start, place: Place::default(), part }
+    /// `joiner`: as it is in front of the part's first frame.
+    pub(super) fn new(part: Part, joiner: Joiner) -> Walk {
+        Walk { at: part.frames.start, place: Place::default(), part, joiner, lines: None }
+    }
+
+    /// Lines that are open behind what has been walked.
+    pub(super) fn into_joiner(self) -> Joiner {
+        self.joiner
+    }
+
+    /// Whether the frame is not yet used up; if it is, the next one comes.
+    fn step(&mut self, more: bool) {
+        if !more {
+            (self.at, self.place, self.lines) = (self.at + 1, Place::default(), None);
+        }
     }
 }
 
@@ -74,6 +99,7 @@ impl Walk {
 pub(super) struct Reader<'a> {
     pub(super) id: &'a DestinationId,
     pub(super) signal: Signal,
+    pub(super) files: &'a FileLabels,
 }
 
 impl Reader<'_> {
@@ -87,33 +113,72 @@ impl Reader<'_> {
             .with_payload(frame.payload.clone(), u64::from(frame.items))
     }
 
-    /// OTLP: requests laid end to end, up to the size every receiver takes; one round. None: the part is done.
+    /// Takes note of frames that are not to be sent (again): lines that begin in them may end in later ones.
+    pub(super) fn skim(self, joiner: &mut Joiner, frames: &[Frame]) {
+        for frame in frames.iter().filter(|f| !f.is_done(self.id)) {
+            if let Some(chunk) = Chunk::open(frame) {
+                chunk.skim(joiner);
+            }
+        }
+    }
+
+    /// OTLP: requests laid end to end, up to the size every receiver takes. None: the part is done.
     pub(super) fn otlp(self, frames: &[Frame], walk: &mut Walk) -> Option<Round> {
-        let range = walk.at..walk.part.frames.end;
-        walk.at = range.end;
-        if range.is_empty() {
+        if walk.at >= walk.part.frames.end {
             return None;
         }
         let mut out = Round::default();
-        let (mut open, mut size) = (Vec::new(), 0);
-        for i in range.filter(|i| !frames[*i].is_done(self.id)) {
-            let frame = &frames[i];
-            let raw = match envelope::open(&frame.payload) {
-                Ok((_, _, raw)) => frame.payload.slice_ref(raw),
-                Err(e) => {
-                    out.bad.push(self.malformed(frame, &e.to_string()));
-                    continue;
+        let (mut open, mut size, mut made) = (Vec::new(), 0, 0);
+        while walk.at < walk.part.frames.end && made < PUSH_BYTES {
+            let (i, frame) = (walk.at, &frames[walk.at]);
+            let mut parts = Vec::new();
+            let more = !frame.is_done(self.id) && self.requests(frame, walk, &mut parts, &mut out);
+            for (body, items) in parts {
+                made += body.len();
+                if !open.is_empty() && size + body.len() > REQUEST_BYTES {
+                    out.pushes.extend(joined(std::mem::take(&mut open)));
+                    size = 0;
                 }
-            };
-            if !open.is_empty() && size + raw.len() > REQUEST_BYTES {
-                out.pushes.extend(joined(std::mem::take(&mut open)));
-                size = 0;
+                size += body.len();
+                open.push(Push { body, items, streams: Vec::new(), frames: i..i + 1 });
             }
-            size += raw.len();
-            open.push(Push { body: raw, items: u64::from(frame.items), streams: Vec::new(), frames: i..i + 1 });
+            walk.step(more);
         }
         out.pushes.extend(joined(open));
         Some(out)
+    }
+
+    /// The requests that one frame becomes. True: there is more of it.
+    fn requests(self, frame: &Frame, walk: &mut Walk, parts: &mut Vec<(Bytes, u64)>, out: &mut Round) -> bool {
+        let raw = match envelope::open(&frame.payload) {
+            Ok((Kind::OtlpLogs, ..)) | Ok((Kind::LogChunk, ..)) if self.signal == Signal::Logs => None,
+            Ok((_, _, raw)) => Some(frame.payload.slice_ref(raw)),
+            Err(e) => {
+                out.bad.push(self.malformed(frame, &e.to_string()));
+                return false;
+            }
+        };
+        if let Some(raw) = raw {
+            parts.push((raw, u64::from(frame.items)));
+            return false;
+        }
+        let Some(chunk) = Chunk::open(frame) else { return false };
+        let (mut made, mut bytes) = (Requests::default(), 0);
+        let mut cut = 0;
+        let mut take = |line: Line<'_>| {
+            cut += u64::from(line.cut || line.text.len() > OTLP_LINE_BYTES);
+            let full = made.add(&line, self.files, OTLP_LINE_BYTES, REQUEST_BYTES);
+            bytes += line.text.len() + LINE_OVERHEAD_BYTES;
+            parts.extend(full.map(|r| (r.body.into(), u64::from(r.items))));
+            bytes < PUSH_BYTES
+        };
+        let more = chunk.walk(&mut walk.joiner, &mut walk.lines, &mut take);
+        parts.extend(made.finish(self.files).map(|r| (r.body.into(), u64::from(r.items))));
+        out.cut += cut;
+        if let Some(raw) = chunk.otlp().filter(|_| !more) {
+            parts.push((frame.payload.slice_ref(raw), u64::from(frame.items)));
+        }
+        more
     }
 
     /// Loki: frames until a round is full, which a large request alone can do several times. None: the part is done.
@@ -130,15 +195,9 @@ impl Reader<'_> {
         let mut out = Round::default();
         while walk.at < walk.part.frames.end {
             let frame = &frames[walk.at];
-            let next = match frame.is_done(self.id) {
-                true => None,
-                false => self.encode(to, frame, walk.place, &mut out.bad),
-            };
-            match next {
-                Some(place) => walk.place = place,
-                None => (walk.at, walk.place) = (walk.at + 1, Place::default()),
-            }
-            if next.is_some() || to.encoder.bytes() >= PUSH_BYTES {
+            let more = !frame.is_done(self.id) && self.encode(to, frame, walk, &mut out);
+            walk.step(more);
+            if more || to.encoder.bytes() >= PUSH_BYTES {
                 break;
             }
         }
@@ -164,24 +223,48 @@ impl Reader<'_> {
         Some(out)
     }
 
-    /// One frame into the encoder, from a place on. Returns where to go on if the encoder is full.
-    fn encode(self, to: &mut LokiOut, frame: &Frame, from: Place, bad: &mut Vec<QuarantineItem>) -> Option<Place> {
-        let (sidecar, raw) = match envelope::open(&frame.payload) {
-            Ok((_, sidecar, raw)) => (sidecar, raw),
+    /// One frame into the encoder, from where the walk stands. True: the encoder is full and there is more of the frame.
+    fn encode(self, to: &mut LokiOut, frame: &Frame, walk: &mut Walk, out: &mut Round) -> bool {
+        let chunk = match Chunk::read(frame) {
+            Ok(chunk) => chunk,
             Err(e) => {
-                bad.push(self.malformed(frame, &e.to_string()));
-                return None;
+                out.bad.push(self.malformed(frame, &e.to_string()));
+                return false;
             }
         };
-        let added = to.encoder.add_from(frame.seq, &sidecar, raw, from, PUSH_BYTES);
+        let Round { bad, cut, .. } = &mut *out;
+        let mut take = |line: Line<'_>| {
+            match to.encoder.add_line(&line) {
+                LineAdded::Entry { cut: was } => *cut += u64::from(was),
+                LineAdded::Refused(why) => bad.push(self.refused(frame, &line, &why)),
+            }
+            to.encoder.bytes() < PUSH_BYTES && bad.len() < BAD_MAX
+        };
+        if chunk.walk(&mut walk.joiner, &mut walk.lines, &mut take) {
+            return true;
+        }
+        let Some(raw) = chunk.otlp() else { return false };
+        let added = to.encoder.add_from(frame.seq, &chunk.sidecar, raw, walk.place, PUSH_BYTES);
+        out.cut += u64::from(added.cut);
         if let Some(e) = added.malformed {
-            bad.push(self.malformed(frame, &e.to_string()));
+            out.bad.push(self.malformed(frame, &e.to_string()));
         }
         for offender in added.offenders {
             let item = QuarantineItem::new(self.id, self.signal, frame.seq, offender.reason, &offender.detail, "otlp");
-            bad.push(item.with_labels(offender.labels.to_string()).with_payload(offender.request().into(), 1));
+            out.bad.push(item.with_labels(offender.labels.to_string()).with_payload(offender.request().into(), 1));
         }
-        added.next
+        walk.place = added.next.unwrap_or_default();
+        added.next.is_some()
+    }
+
+    /// A line that Loki would not take, as an OTLP request of its own: it can be sent again once the limit is raised.
+    fn refused(self, frame: &Frame, line: &Line<'_>, why: &model::loki::RefusedLine) -> QuarantineItem {
+        let mut made = Requests::default();
+        made.add(line, self.files, OTLP_LINE_BYTES, usize::MAX);
+        let body = made.finish(self.files).map(|r| r.body).unwrap_or_default();
+        QuarantineItem::new(self.id, self.signal, frame.seq, why.reason, &why.detail, "otlp")
+            .with_labels(why.labels.to_string())
+            .with_payload(body.into(), 1)
     }
 }
 
@@ -196,98 +279,5 @@ fn joined(mut parts: Vec<Push>) -> Option<Push> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config;
-    use model::envelope::{Kind, Sidecar};
-    use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
-    use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
-    use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
-    use opentelemetry_proto::tonic::resource::v1::Resource;
-    use prost::Message;
-
-    fn value(text: String) -> Option<AnyValue> {
-        Some(AnyValue { value: Some(Value::StringValue(text)) })
-    }
-
-    /// `records` lines under a resource with `padding` bytes that go out with each of them.
-    fn frame(seq: u64, records: u32, padding: usize) -> Frame {
-        let attribute = KeyValue { key: "padding".into(), value: value("x".repeat(padding)), ..KeyValue::default() };
-        let line = |i| LogRecord { body: value(format!("line {seq}/{i}")), time_unix_nano: 1, ..LogRecord::default() };
-        let request = ExportLogsServiceRequest {
-            resource_logs: vec![ResourceLogs {
-                resource: Some(Resource { attributes: vec![attribute], ..Resource::default() }),
-                scope_logs: vec![ScopeLogs { log_records: (0..records).map(line).collect(), ..ScopeLogs::default() }],
-                ..ResourceLogs::default()
-            }],
-        };
-        let mut payload = envelope::header(Kind::OtlpLogs, &Sidecar::default());
-        request.encode(&mut payload).expect("a vector grows");
-        Frame {
-            seq,
-            epoch: wal::Epoch { counter: 1, random: 1 },
-            items: records,
-            codec: wal::Codec::Raw,
-            raw_len: payload.len() as u32,
-            hops: 0,
-            appended_at: 1,
-            origin: None,
-            done: Vec::new(),
-            items_before: 0,
-            hash: 0,
-            payload: payload.into(),
-        }
-    }
-
-    fn loki() -> LokiOut {
-        let config = config::Loki {
-            url: "http://127.0.0.1:1/loki/api/v1/push".into(),
-            tenant: None,
-            external_labels: Default::default(),
-            line: config::Line::Body,
-            limits: config::LokiLimits::default(),
-            common: config::Common::default(),
-        };
-        LokiOut::new("test", &config).expect("plain text needs nothing")
-    }
-
-    #[test]
-    fn a_request_that_grows_goes_out_in_rounds_and_every_record_once() {
-        let (mut to, frames) = (loki(), [frame(1, 3000, 4000), frame(2, 5, 10)]);
-        let id = DestinationId::new("loki", "test");
-        let reader = Reader { id: &id, signal: Signal::Logs };
-        let mut walk = Walk::new(Part { frames: 0..2, streams: None });
-        let (mut rounds, mut items) = (0, 0);
-        while let Some(round) = reader.loki(&mut to, &frames, &mut walk, &BTreeSet::new()) {
-            assert!(round.bad.is_empty() && !round.met_held);
-            rounds += 1;
-            items += round.pushes.iter().map(|p| p.items).sum::<u64>();
-        }
-        assert_eq!(items, 3005);
-        assert!(rounds >= 3, "12 MB of lines in rounds of 4 MiB: {rounds}");
-    }
-
-    #[test]
-    fn a_held_stream_is_left_out_and_said() {
-        let (mut to, frames) = (loki(), [frame(1, 3, 10)]);
-        let id = DestinationId::new("loki", "test");
-        let reader = Reader { id: &id, signal: Signal::Logs };
-        let all = reader.loki(&mut to, &frames, &mut Walk::new(Part { frames: 0..1, streams: None }), &BTreeSet::new());
-        let streams: BTreeSet<String> = all.expect("a round").pushes.into_iter().flat_map(|p| p.streams).collect();
-        let mut walk = Walk::new(Part { frames: 0..1, streams: None });
-        let round = reader.loki(&mut to, &frames, &mut walk, &streams).expect("a round");
-        assert!(round.met_held && round.pushes.iter().all(|p| p.items == 0), "{round:?}");
-    }
-
-    #[test]
-    fn what_a_destination_has_already_it_does_not_get_again() {
-        let id = DestinationId::new("loki", "test");
-        let mut done = frame(1, 3, 10);
-        done.done.push(id.to_string());
-        let frames = [done, frame(2, 4, 10)];
-        let reader = Reader { id: &id, signal: Signal::Logs };
-        assert_eq!(reader.items(&frames), 4);
-        let round = reader.otlp(&frames, &mut Walk::new(Part { frames: 0..2, streams: None })).expect("a round");
-        assert_eq!(round.pushes.iter().map(|p| p.items).sum::<u64>(), 4);
-    }
-}
+#[path = "transform_tests.rs"]
+mod tests;

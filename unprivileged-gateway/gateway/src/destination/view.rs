@@ -4,11 +4,14 @@
 //! Image: turning a book back to the page that was open fifteen minutes ago; the place is found by halving, not by leafing.
 
 use crate::config::{Config, LocalView};
+use crate::destination::lines::{self, Chunk, Closing};
 use crate::destination::pass::{Belt, Counts};
 use crate::destination::run::BATCH_BYTES;
 use crate::seam::Signal;
 use crate::store::{Ledger, Store, VIEW, now_ns};
 use crate::view::View;
+use model::chunk::FileLabels;
+use model::chunk::join::{Joiner, Line};
 use model::envelope::{self, Kind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -20,6 +23,10 @@ use wal::{DestinationId, Frame, Log, Why};
 const EXPIRE_EVERY: Duration = Duration::from_secs(5);
 /// How much is read to learn the time at one place of the log. Unit: bytes.
 const PROBE_BYTES: usize = 64 << 10;
+/// Lines of a file's chunk that are shown at once.
+const LINES_AT_A_TIME: usize = 4096;
+/// Bytes of an open line that are kept for the page, which shows no more of it.
+const LINE_BYTES_MAX: usize = 32 << 10;
 
 /// Starts a reader for each signal that the view shows. Errors: a refused thread.
 pub fn start(
@@ -40,6 +47,9 @@ pub fn start(
             ledger: ledger.clone(),
             view: view.clone(),
             stop: stop.clone(),
+            labels: lines::labels(config),
+            joiner: lines::joiner(config, LINE_BYTES_MAX),
+            closing: Closing::default(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let settings = settings.clone();
@@ -55,6 +65,9 @@ struct Feed {
     ledger: Arc<Ledger>,
     view: View,
     stop: watch::Receiver<bool>,
+    labels: Arc<FileLabels>,
+    joiner: Joiner,
+    closing: Closing,
 }
 
 impl Feed {
@@ -74,7 +87,9 @@ impl Feed {
                         let damaged = if gap.why == Why::Damaged { gap.items } else { 0 };
                         belt.finish(id, Counts::damaged(damaged));
                     }
-                    batch.frames.iter().for_each(|frame| self.show(frame));
+                    for frame in &batch.frames {
+                        self.show(frame);
+                    }
                     // What lies below the cursor was counted before the restart.
                     let new = batch.frames.iter().filter(|f| f.seq >= cursor);
                     if let Some(last) = batch.frames.last().filter(|f| f.seq >= cursor) {
@@ -94,11 +109,12 @@ impl Feed {
         }
     }
 
-    fn show(&self, frame: &Frame) {
+    fn show(&mut self, frame: &Frame) {
         let shown = match envelope::open(&frame.payload) {
             Ok((Kind::OtlpLogs, sidecar, raw)) => self.view.logs(frame.seq, &sidecar, raw),
             Ok((Kind::OtlpTraces, sidecar, raw)) => self.view.traces(frame.seq, &sidecar, raw),
             Ok((Kind::Series, sidecar, raw)) => self.view.series(frame.seq, &sidecar, raw),
+            Ok((Kind::LogChunk, ..)) => return self.show_lines(frame),
             Ok(_) => return,
             Err(e) => return tracing::warn!(seq = frame.seq, error = %e, "left out of the local view"),
         };
@@ -107,11 +123,38 @@ impl Feed {
         }
     }
 
+    /// Lines that a chunk completes, some at a time: a chunk of empty lines is a hundred times larger as lines.
+    fn show_lines(&mut self, frame: &Frame) {
+        let Some(chunk) = Chunk::open(frame) else { return };
+        let (received_at, mut place, mut first) = (chunk.sidecar.received_at, None, 0);
+        loop {
+            let mut shown = Vec::new();
+            let more = chunk.walk(&mut self.joiner, &mut place, &mut |line| {
+                let text = std::borrow::Cow::Owned(line.text.into_owned());
+                shown.push(Line { text, ..line });
+                shown.len() < LINES_AT_A_TIME
+            });
+            self.view.lines((frame.seq, first), received_at, &shown, &self.labels);
+            first += shown.len() as u32;
+            if !more {
+                return;
+            }
+        }
+    }
+
     async fn wait(&mut self) {
         self.ledger.idle();
+        let closing = self.closing.due(&self.joiner);
+        let silence = async {
+            match closing {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.stop.changed() => {}
             _ = self.rounds.changed() => {}
+            () = silence => self.closing.append(&self.log, now_ns()),
             () = tokio::time::sleep(EXPIRE_EVERY) => self.view.expire(now_ns()),
         }
     }

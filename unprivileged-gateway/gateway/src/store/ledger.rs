@@ -52,8 +52,9 @@ impl Ledger {
             quarantined: &quarantined,
             dropped,
             damaged: step.counts.damaged,
+            cut: step.counts.cut,
         };
-        self.account.settle(self.signal, &settled, || log.advance(&self.id, step.seq, step.items, step.seq));
+        self.account.settle(self.signal, &settled, || log.advance(&self.id, step.seq, step.items, step.sent_upto));
     }
 
     /// One consistent look.

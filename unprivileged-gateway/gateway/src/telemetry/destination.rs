@@ -75,6 +75,8 @@ pub struct Settled<'a> {
     /// (rule, records).
     pub dropped: &'a [(&'a str, u64)],
     pub damaged: u64,
+    /// Lines whose end was cut off to fit the backend's limit.
+    pub cut: u64,
 }
 
 /// One finished request to a backend, whatever the outcome.
@@ -98,6 +100,7 @@ struct Account {
     quarantined: BTreeMap<String, Loss>,
     dropped: BTreeMap<String, u64>,
     damaged: u64,
+    cut: u64,
     retries: u64,
 }
 
@@ -166,6 +169,7 @@ impl Destination {
         account.sent += settled.sent;
         account.sent_bytes += settled.sent_bytes;
         account.damaged += settled.damaged;
+        account.cut += settled.cut;
         for (reason, loss) in settled.quarantined {
             let total = account.quarantined.entry((*reason).to_owned()).or_default();
             total.records += loss.records;
@@ -214,6 +218,7 @@ impl Destination {
         ledger.quarantined = account.quarantined.clone();
         ledger.dropped = account.dropped.clone();
         ledger.damaged = account.damaged;
+        ledger.cut = account.cut;
         ledger.retries = account.retries;
         ledger
     }

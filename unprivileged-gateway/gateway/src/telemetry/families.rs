@@ -70,6 +70,8 @@ fn records_out(snapshot: &StatusSnapshot) -> Vec<Family> {
         "Records that the destination will never take; kept in the quarantine log.",
     );
     let mut retries = Family::counter("bulkhead_retries", "Requests to the destination that were sent again.");
+    let mut cut =
+        Family::counter("bulkhead_cut_lines", "Lines sent without their end, which was over the destination's limit.");
     for destination in &snapshot.destinations {
         let name = destination.info.label();
         for ledger in &destination.ledgers {
@@ -78,6 +80,7 @@ fn records_out(snapshot: &StatusSnapshot) -> Vec<Family> {
             sent.count(labels(), ledger.sent);
             damaged.count(labels(), ledger.damaged);
             retries.count(labels(), ledger.retries);
+            cut.count(labels(), ledger.cut);
             for (reason, loss) in &ledger.quarantined {
                 quarantined.count([labels(), vec![("reason", reason.clone())]].concat(), loss.records);
             }
@@ -86,7 +89,7 @@ fn records_out(snapshot: &StatusSnapshot) -> Vec<Family> {
             }
         }
     }
-    vec![entered, sent, lost, damaged, quarantined, retries]
+    vec![entered, sent, lost, damaged, quarantined, retries, cut]
 }
 
 fn waiting(snapshot: &StatusSnapshot) -> Vec<Family> {

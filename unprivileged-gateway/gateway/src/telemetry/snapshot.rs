@@ -199,6 +199,8 @@ pub struct LedgerSnapshot {
     pub damaged: u64,
     /// Requests that were sent again.
     pub retries: u64,
+    /// Lines sent without their end.
+    pub cut: u64,
 }
 
 impl LedgerSnapshot {
@@ -214,6 +216,7 @@ impl LedgerSnapshot {
             dropped: BTreeMap::new(),
             damaged: 0,
             retries: 0,
+            cut: 0,
         }
     }
 

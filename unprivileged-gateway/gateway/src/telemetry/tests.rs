@@ -46,6 +46,7 @@ fn busy() -> (Telemetry, StatusSnapshot) {
                 quarantined: &quarantined,
                 dropped: &[("discarded", 1)],
                 damaged: 1,
+                ..Settled::default()
             };
             destination.settle(signal, &settled, || ());
             destination.retried(signal);

@@ -1,10 +1,11 @@
-//! One OTLP log request, as lines with labels and metadata: what a reader of Loki would see.
+//! One OTLP log request, or lines of files, with labels and metadata: what a reader of Loki would see.
 //!
 //! Like sorting a mail bag by sender first: lines of one resource and scope share one envelope (labels and common metadata), and
 //! each carries only what is its own. The rules are those of interface.md's row "OTLP logs". Weakness: a line is cut at
 //! [`LINE_BYTES_MAX`], shorter than in Loki; the page shows lines, it does not archive them.
 
 use super::value::{VALUE_BYTES_MAX, cut, head, hex, metadata_name, text};
+use model::chunk::{FileLabels, join};
 use model::envelope::Sidecar;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{InstrumentationScope, KeyValue};
@@ -109,6 +110,63 @@ pub(super) fn decode(seq: u64, sidecar: &Sidecar, raw: &[u8], seen: u64) -> Resu
         }
     }
     Ok(chunks)
+}
+
+/// Lines of files as chunks; neighbours of one file and output live together.
+pub(super) fn of_files(
+    (seq, first): (u64, u32),
+    received_at: u64,
+    lines: &[join::Line<'_>],
+    labels: &FileLabels,
+    seen: u64,
+) -> Vec<Chunk> {
+    let mut chunks = Vec::new();
+    let mut index = first;
+    let same = |a: &join::Line<'_>, b: &join::Line<'_>| a.stream == b.stream && a.source == b.source;
+    for lines in lines.chunk_by(same) {
+        let Some(one) = lines.first() else { continue };
+        let group = Arc::new(file_group(one, labels));
+        for lines in lines.chunks(CHUNK_LINES_MAX) {
+            let shown: Box<[Line]> = lines.iter().map(file_line).collect();
+            let bytes = size_of::<Chunk>()
+                + 3 * ALLOCATION_BYTES
+                + group_bytes(&group)
+                + shown.iter().map(line_bytes).sum::<usize>();
+            chunks.push(Chunk {
+                seq,
+                first_index: index,
+                first_number: seen + u64::from(index - first),
+                received_at,
+                group: group.clone(),
+                lines: shown,
+                bytes,
+            });
+            index = index.saturating_add(u32::try_from(lines.len()).unwrap_or(u32::MAX));
+        }
+    }
+    chunks
+}
+
+fn file_group(line: &join::Line<'_>, files: &FileLabels) -> Group {
+    let (labels, metadata) = files.of(&line.source, line.stream);
+    let labels: BTreeMap<String, String> = labels.into_iter().map(|(n, v)| (n, cut(&v, VALUE_BYTES_MAX))).collect();
+    let service =
+        line.source.service().or_else(|| labels.get("job").map(String::as_str)).unwrap_or_default().to_owned();
+    let metadata = metadata.into_iter().map(|(n, v)| (metadata_name(&n), cut(&v, VALUE_BYTES_MAX))).collect();
+    Group { service, labels, metadata }
+}
+
+fn file_line(line: &join::Line<'_>) -> Line {
+    let level = model::chunk::level::detect(&line.text);
+    let metadata = level.map(|level| ("detected_level".to_owned(), level.to_owned()));
+    Line {
+        at: line.at,
+        level: level.unwrap_or(UNKNOWN),
+        line: cut(&String::from_utf8_lossy(&line.text), LINE_BYTES_MAX).into(),
+        metadata: metadata.into_iter().collect(),
+        trace_id: Default::default(),
+        span_id: Default::default(),
+    }
 }
 
 /// Resource attributes that become stream labels.

@@ -24,6 +24,7 @@ pub use traces::{SPANS_MAX, ShownSpan, TRACES_MAX, TraceDetail, TraceOrder, Trac
 use line::Chunk;
 use logs::{Logs, Sieve};
 use metrics::Metrics;
+use model::chunk::{FileLabels, join};
 use model::envelope::Sidecar;
 use serde::Serialize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -112,6 +113,32 @@ impl View {
         let chunks =
             line::decode(seq, sidecar, raw, seen).map_err(|e| NotShown { seq, signal: "logs", source: e.into() })?;
         let lines = chunks.iter().map(|chunk| chunk.lines.len() as u64).sum();
+        self.take_logs(seq, sidecar.received_at, chunks);
+        Ok(lines)
+    }
+
+    /// Shows lines that a frame of file bytes has completed; `first` of them were shown before. Gives their number, 0 if the frame is
+    /// shown already.
+    pub fn lines(
+        &self,
+        (seq, first): (u64, u32),
+        received_at: u64,
+        lines: &[join::Line<'_>],
+        labels: &FileLabels,
+    ) -> u64 {
+        let seen = {
+            let logs = &self.held().logs;
+            if first == 0 && logs.last_seq.is_some_and(|last| seq <= last) {
+                return 0;
+            }
+            logs.seen
+        };
+        let chunks = line::of_files((seq, first), received_at, lines, labels, seen);
+        self.take_logs(seq, received_at, chunks);
+        lines.len() as u64
+    }
+
+    fn take_logs(&self, seq: u64, received_at: u64, chunks: Vec<Chunk>) {
         let mut held = self.held();
         held.logs.last_seq = Some(seq);
         for chunk in chunks.into_iter().map(Arc::new) {
@@ -120,8 +147,7 @@ impl View {
             held.logs.push(chunk);
         }
         held.make_room(self.0.max);
-        held.expire(sidecar.received_at.saturating_sub(self.0.window));
-        Ok(lines)
+        held.expire(received_at.saturating_sub(self.0.window));
     }
 
     /// Shows one frame of the traces' log; gives its number of spans. Otherwise as [`View::logs`].

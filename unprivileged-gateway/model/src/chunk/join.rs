@@ -134,6 +134,11 @@ impl Joiner {
         Joiner { line_bytes, room, open: BTreeMap::new(), bytes: 0, ready: VecDeque::new() }
     }
 
+    /// An empty one of the same kind.
+    pub fn fresh(&self) -> Joiner {
+        Joiner::new(self.line_bytes, self.room)
+    }
+
     /// The first frame that must be read again for what waits now; none if nothing waits.
     pub fn needs(&self) -> Option<u64> {
         self.open.values().flat_map(|open| open.held()).map(|held| held.seq).min()
