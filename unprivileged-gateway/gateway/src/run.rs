@@ -8,7 +8,10 @@ use crate::budget::Budget;
 use crate::cli::Exit;
 use crate::config::{Auth, Config, Loaded};
 use crate::destination;
+use crate::host::{self, Host};
+use crate::own::Own;
 use crate::receiver::{self, LocalAddrs};
+use crate::scrape::{Round, Target};
 use crate::seam::Signal;
 use crate::status::{Phase, Status};
 use crate::store::operator::Desk;
@@ -85,6 +88,7 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
         tasks.spawn(doors.serve(store.clone(), ended(stopped.clone())));
     }
     tasks.spawn(page.admin.serve(page.listener, page.tls, ended(stopped.clone())));
+    start_scrapes(&config, &store, &status, &telemetry, &stopped, &mut tasks);
     status.enter(Phase::Serving);
     wait_for_signal().await?;
 
@@ -104,6 +108,26 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
         store.close();
     });
     closing.await.map_err(|e| Failure(Exit::Failed, format!("closing the log: {e}")))
+}
+
+/// The rounds of this node's own scrapers, if anything takes metrics.
+fn start_scrapes(
+    config: &Config,
+    store: &Store,
+    status: &Status,
+    telemetry: &Telemetry,
+    stopped: &watch::Receiver<bool>,
+    tasks: &mut tokio::task::JoinSet<()>,
+) {
+    let Some(scrape) = config.scrape.as_ref().filter(|_| store.log(Signal::Metrics).is_some()) else { return };
+    let host: Arc<dyn Target> = Arc::new(Host::new(host::Root::default(), telemetry.clone()));
+    let own: Arc<dyn Target> = Arc::new(Own::new(telemetry.clone(), Arc::new(status.clone())));
+    for (every, target) in [(scrape.host, host), (scrape.own, own)] {
+        let Some(every) = every else { continue };
+        let instance = config.node.name.clone();
+        let round = Round { target, instance, intake: store.clone(), telemetry: telemetry.clone() };
+        tasks.spawn(round.run(every.interval, stopped.clone()));
+    }
 }
 
 /// The front office, bound and ready to serve.

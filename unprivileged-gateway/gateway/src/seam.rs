@@ -68,6 +68,17 @@ impl Source {
             Source::Own => "own",
         }
     }
+
+    /// Can this signal arrive here? The OTLP doors know metrics, though this version refuses them there.
+    pub const fn brings(self, signal: Signal) -> bool {
+        match self {
+            Source::OtlpGrpc | Source::OtlpHttp => !matches!(signal, Signal::Profiles),
+            Source::Probe => matches!(signal, Signal::Logs | Signal::Profiles),
+            Source::Journal => matches!(signal, Signal::Logs),
+            Source::Host => matches!(signal, Signal::Metrics),
+            Source::Own => matches!(signal, Signal::Metrics | Signal::Traces),
+        }
+    }
 }
 
 /// One checked request on its way into the log.

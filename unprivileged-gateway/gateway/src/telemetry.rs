@@ -69,6 +69,8 @@ struct Inner {
     calls: Mutex<BTreeMap<(Source, Signal, String), Histogram>>,
     destinations: Mutex<Vec<Arc<Destination>>>,
     config: Mutex<ConfigLoad>,
+    /// Rounds in which a part of the host could not be read, by collector and reason.
+    host_unread: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
 }
 
 /// The histogram keeps its count to itself, so it is kept here too, under the same lock.
@@ -117,7 +119,8 @@ impl Telemetry {
     pub fn new() -> Telemetry {
         let mut refused = BTreeMap::new();
         for source in SOURCES {
-            for (signal, reason) in Signal::ALL.into_iter().flat_map(|s| REFUSAL_REASONS.map(|r| (s, r))) {
+            let signals = Signal::ALL.into_iter().filter(|signal| source.brings(*signal));
+            for (signal, reason) in signals.flat_map(|s| REFUSAL_REASONS.map(|r| (s, r))) {
                 refused.insert((source, signal, reason), 0);
             }
         }
@@ -131,6 +134,7 @@ impl Telemetry {
             calls: Mutex::default(),
             destinations: Mutex::default(),
             config: Mutex::default(),
+            host_unread: Mutex::default(),
         }))
     }
 
@@ -146,7 +150,7 @@ impl Telemetry {
         *lock(&self.0.refused).entry((source, signal, reason)).or_default() += items;
     }
 
-    /// Records that nobody holds, by the operator's rule, before any destination was involved.
+    /// Records that nobody holds, by the operator's rule or because the log refused a scrape, before any destination was involved.
     pub fn dropped(&self, signal: Signal, rule: &str, items: u64) {
         *lock(&self.0.dropped).entry((signal, rule.to_owned())).or_default() += items;
     }
@@ -154,6 +158,11 @@ impl Telemetry {
     /// Finds of recovery or of a reader in one log ([`Signal::name`] or [`QUARANTINE`]), by kind.
     pub fn damaged(&self, log: &'static str, kind: &str, count: u64) {
         *lock(&self.0.damaged).entry((log, kind.to_owned())).or_default() += count;
+    }
+
+    /// A collector of the host's metrics found nothing to read this round.
+    pub fn host_unread(&self, collector: &'static str, reason: &'static str) {
+        *lock(&self.0.host_unread).entry((collector, reason)).or_default() += 1;
     }
 
     /// One write-and-sync of one log.
@@ -241,7 +250,7 @@ impl Telemetry {
         by_kind
     }
 
-    /// One row a source and signal; those that never saw anything included.
+    /// One row a source and signal that it can bring, those that never saw anything included; others once they have counted.
     pub fn sources(&self) -> Vec<SourceTotals> {
         let refused = lock(&self.0.refused);
         let refused_of = |source, signal| {
@@ -260,6 +269,7 @@ impl Telemetry {
                 });
             }
         }
+        rows.retain(|row| row.source.brings(row.signal) || row.accepted + row.refused > 0);
         rows
     }
 

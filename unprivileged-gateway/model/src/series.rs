@@ -131,6 +131,23 @@ impl Writer {
         self.samples += 1;
     }
 
+    /// One series with all its labels, those of the target included: what [`parts`] gave of an earlier request. Counts as a sample.
+    pub fn series(&mut self, labels: &[(&str, &str)], value: f64, at_ms: i64) {
+        let bytes: usize = labels.iter().map(|(label, value)| label.len() + value.len() + 16).sum();
+        let sorted = labels.is_sorted_by(|a, b| a.0 < b.0);
+        if !sorted || labels.len() > LABELS_MAX || self.out.len() + bytes > REQUEST_BYTES_MAX {
+            self.cut += 1;
+            return;
+        }
+        put_series(&mut self.out, labels, &[(at_ms, value)]);
+        self.samples += 1;
+    }
+
+    /// The request so far.
+    pub fn written(&self) -> &[u8] {
+        &self.out
+    }
+
     /// Samples written so far.
     pub fn samples(&self) -> u32 {
         self.samples

@@ -80,7 +80,9 @@ fn signals(telemetry: &Telemetry, snapshot: &StatusSnapshot) -> Map<String, Valu
 /// The doors of served signals, used or not, and whatever else has counted.
 fn sources(telemetry: &Telemetry, snapshot: &StatusSnapshot) -> Vec<Value> {
     let rows = telemetry.sources().into_iter().filter(|row| {
-        let door = row.source != Source::Own && log_of(snapshot, row.signal).is_some();
+        // Metrics are refused at the OTLP doors: a row of zeros would promise otherwise.
+        let otlp_metrics = matches!(row.source, Source::OtlpGrpc | Source::OtlpHttp) && row.signal == Signal::Metrics;
+        let door = row.source != Source::Own && !otlp_metrics && log_of(snapshot, row.signal).is_some();
         door || row.accepted + row.refused > 0
     });
     rows.map(|row| {

@@ -17,6 +17,7 @@ pub(super) fn own(telemetry: &Telemetry, snapshot: &StatusSnapshot) -> Vec<Famil
     families.extend(records_out(snapshot));
     families.extend(waiting(snapshot));
     families.extend(logs(telemetry, snapshot));
+    families.push(host(telemetry));
     families
 }
 
@@ -38,7 +39,7 @@ fn records_in(telemetry: &Telemetry, snapshot: &StatusSnapshot) -> Vec<Family> {
     }
     let mut dropped = Family::counter(
         "bulkhead_dropped_records",
-        "Records that nobody holds any more, by the operator's rule or choice; each destination counts its own.",
+        "Records that nobody holds any more: by the operator's rule or choice (each destination counts its own), or a scrape that the log refused.",
     );
     for signal in Signal::ALL {
         for (rule, count) in telemetry.dropped_by_rule(signal, snapshot) {
@@ -111,6 +112,17 @@ fn waiting(snapshot: &StatusSnapshot) -> Vec<Family> {
         }
     }
     vec![records, bytes, oldest, unconfigured]
+}
+
+fn host(telemetry: &Telemetry) -> Family {
+    let mut unread = Family::counter(
+        "bulkhead_host_unreadable",
+        "Rounds in which a part of the host's metrics could not be read, by node-exporter's name of the part.",
+    );
+    for ((collector, reason), count) in lock(&telemetry.0.host_unread).iter() {
+        unread.count(vec![("collector", text(collector)), ("reason", text(reason))], *count);
+    }
+    unread
 }
 
 fn logs(telemetry: &Telemetry, snapshot: &StatusSnapshot) -> Vec<Family> {

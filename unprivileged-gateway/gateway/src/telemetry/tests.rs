@@ -31,6 +31,7 @@ fn busy() -> (Telemetry, StatusSnapshot) {
     telemetry.refused(Source::OtlpHttp, Signal::Traces, "full", 3);
     telemetry.dropped(Signal::Logs, "no-health", 2);
     telemetry.damaged(Signal::Logs.name(), "damaged", 1);
+    telemetry.host_unread("pressure", "missing");
     telemetry.committed(Signal::Logs.name(), 0.002);
     telemetry.call(Source::OtlpGrpc, Signal::Logs, "0", 0.003);
     telemetry.call(Source::OtlpHttp, Signal::Traces, "503", 0.003);
