@@ -1,0 +1,8 @@
+//! The probe: the privileged process that opens, samples and reads, and parses nothing foreign.
+//!
+//! Like a night watchman with the keys: he opens doors and carries out what is asked for on a fixed list; he reads no letters
+//! and takes no orders through the window. Threads and `poll`, no runtime; what leaves the process leaves through
+//! [`outbox`] and the door behind it. The weakness: what the watchman may open, a mistake in him may open too, so he hands
+//! back every key he no longer needs and is locked in (capabilities, seccomp) before he sees anybody.
+
+pub mod outbox;
