@@ -9,7 +9,7 @@ use crate::cli::Exit;
 use crate::config::{Auth, Config, Loaded};
 use crate::destination;
 use crate::host::{self, Host};
-use crate::own::Own;
+use crate::own::{self, Own};
 use crate::receiver::{self, LocalAddrs};
 use crate::scrape::{Round, Target};
 use crate::seam::Signal;
@@ -75,6 +75,7 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
     let page = Page::open(&loaded, &store, &status, &telemetry, view.clone(), addresses)?;
     let mut threads =
         destination::start::start(&config, &store, &stopped).map_err(|e| Failure(Exit::Config, e.to_string()))?;
+    let shown = view.clone();
     if let Some(view) = view {
         threads.extend(
             destination::view::start(&config, &store, &view, &stopped)
@@ -88,6 +89,10 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
         tasks.spawn(doors.serve(store.clone(), ended(stopped.clone())));
     }
     tasks.spawn(page.admin.serve(page.listener, page.tls, ended(stopped.clone())));
+    if let Some(view) = shown {
+        let node = config.node.name.clone();
+        tasks.spawn(own::traces::run(telemetry.clone(), view, node, stopped.clone()));
+    }
     start_scrapes(&config, &store, &status, &telemetry, &stopped, &mut tasks);
     status.enter(Phase::Serving);
     wait_for_signal().await?;

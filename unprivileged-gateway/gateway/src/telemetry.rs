@@ -11,6 +11,7 @@ mod destination;
 mod exposition;
 mod families;
 mod snapshot;
+mod spans;
 
 pub use destination::{Destination, DestinationInfo, Request, Settled, Wire};
 pub use exposition::{Format, negotiate};
@@ -18,6 +19,8 @@ pub use snapshot::{
     DestinationState, DestinationStatus, Held, LastError, LedgerSnapshot, LogStatus, Loss, MemoryStatus, QUARANTINE,
     Ready, StatusSnapshot, StatusSource, StorageState, StorageStatus, THRESHOLDS, Waiting,
 };
+
+pub use spans::{Commit, SERVICE as OWN_SERVICE};
 
 use crate::seam::{Signal, Source};
 pub(crate) use alloy::memory_bytes;
@@ -71,6 +74,7 @@ struct Inner {
     config: Mutex<ConfigLoad>,
     /// Rounds in which a part of the host could not be read, by collector and reason.
     host_unread: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
+    spans: Arc<spans::Spans>,
 }
 
 /// The histogram keeps its count to itself, so it is kept here too, under the same lock.
@@ -135,6 +139,7 @@ impl Telemetry {
             destinations: Mutex::default(),
             config: Mutex::default(),
             host_unread: Mutex::default(),
+            spans: Arc::default(),
         }))
     }
 
@@ -176,6 +181,21 @@ impl Telemetry {
         commits.recent_s.push_back(seconds);
     }
 
+    /// The same commit for the gateway's own traces, successful or not. `now_ns`: its end, unix nanoseconds.
+    pub fn traced(&self, commit: &Commit, now_ns: u64) {
+        self.0.spans.commit(commit, now_ns);
+    }
+
+    /// From now on commits and pushes are sampled as spans; without it nothing is.
+    pub fn trace(&self) {
+        self.0.spans.turn_on();
+    }
+
+    /// The spans since the last call as an OTLP request, and how many; `None`: none.
+    pub fn own_spans(&self, node: &str) -> Option<(Vec<u8>, u32)> {
+        self.0.spans.take(node)
+    }
+
     /// One call that a receiver answered; `status` is the gRPC code or the HTTP status as text.
     pub fn call(&self, source: Source, signal: Signal, status: &str, seconds: f64) {
         let new = || Histogram::new(buckets::CALL_MS);
@@ -191,7 +211,7 @@ impl Telemetry {
             return known.clone();
         }
         destinations.retain(|d| (&d.info().kind, &d.info().name) != (&info.kind, &info.name));
-        let destination = Arc::new(Destination::new(info));
+        let destination = Arc::new(Destination::new(info, self.0.spans.clone()));
         destinations.push(destination.clone());
         destination
     }

@@ -9,6 +9,7 @@ mod crash;
 mod delivery;
 mod destination;
 mod durable;
+mod own;
 mod real;
 mod sdk;
 mod space;

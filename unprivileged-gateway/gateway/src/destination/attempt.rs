@@ -40,7 +40,13 @@ pub(super) struct Attempts<'a> {
 
 impl Attempts<'_> {
     /// Sends `push` with `send` (which returns the answer and the bytes on the wire) for as long as it takes.
-    pub(super) async fn until_settled(mut self, push: &Push, mut send: impl AsyncFnMut() -> (Answer, u64)) -> Settled {
+    /// `last_seq`: of the last frame in it.
+    pub(super) async fn until_settled(
+        mut self,
+        push: &Push,
+        last_seq: u64,
+        mut send: impl AsyncFnMut() -> (Answer, u64),
+    ) -> Settled {
         let mut backoff = Backoff::default();
         loop {
             let begun = Instant::now();
@@ -52,6 +58,7 @@ impl Attempts<'_> {
                 bytes,
                 items: push.items,
                 age_s: None,
+                last_seq,
             });
             if let Some(settled) = self.settle(named_here(answer, push), bytes, &mut backoff).await {
                 return settled;

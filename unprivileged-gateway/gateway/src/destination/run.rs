@@ -251,7 +251,7 @@ impl Runner {
         pushes: Vec<Push>,
         parts: &mut Vec<Part>,
     ) -> bool {
-        let settled = self.send_round(&pushes).await;
+        let settled = self.send_round(frames, &pushes).await;
         for (push, outcome) in pushes.into_iter().zip(settled) {
             if !self.conclude((batch, lead), frames, push, outcome, parts).await {
                 return false;
@@ -261,7 +261,8 @@ impl Runner {
     }
 
     /// All pushes of a round: at once for Loki (they hold different streams), in order for OTLP.
-    async fn send_round(&mut self, pushes: &[Push]) -> Vec<Settled> {
+    async fn send_round(&mut self, frames: &[Frame], pushes: &[Push]) -> Vec<Settled> {
+        let last_seq = |push: &Push| frames.get(push.frames.end.saturating_sub(1)).map_or(0, |frame| frame.seq);
         let it = &mut self.it;
         let attempts = Attempts { ledger: &it.ledger, stop: it.stop.clone(), patience: it.stream_patience };
         match &mut it.out {
@@ -269,8 +270,11 @@ impl Runner {
                 let loki = &**loki;
                 join_all(pushes.iter().map(|push| {
                     let attempts = attempts.clone();
+                    let seq = last_seq(push);
                     async move {
-                        attempts.until_settled(push, async || (loki.send(push.body.clone()).await, push.bytes())).await
+                        attempts
+                            .until_settled(push, seq, async || (loki.send(push.body.clone()).await, push.bytes()))
+                            .await
                     }
                 }))
                 .await
@@ -279,7 +283,7 @@ impl Runner {
                 let mut settled = Vec::with_capacity(pushes.len());
                 for push in pushes {
                     let send = async || out.send(vec![push.body.clone()]).await;
-                    settled.push(attempts.clone().until_settled(push, send).await);
+                    settled.push(attempts.clone().until_settled(push, last_seq(push), send).await);
                 }
                 settled
             }

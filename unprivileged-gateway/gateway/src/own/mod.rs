@@ -5,6 +5,7 @@
 //! place where all names meet.
 
 mod text;
+pub mod traces;
 
 use crate::scrape::Target;
 use crate::seam::Source;

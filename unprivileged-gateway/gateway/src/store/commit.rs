@@ -7,7 +7,7 @@
 //! Weakness: the pace is per log, not per device; five logs on one disk may sync five times in a window.
 
 use crate::store::now_ns;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Commit, Telemetry};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -132,12 +132,23 @@ impl Worker {
     fn commit(&self, started: Instant) {
         let had_frames = self.log.pending().frames > 0;
         match self.log.commit(now_ns()) {
-            Ok(_) if had_frames => self.telemetry.committed(self.name, started.elapsed().as_secs_f64()),
+            Ok(synced) if had_frames => {
+                let seconds = started.elapsed().as_secs_f64();
+                self.telemetry.committed(self.name, seconds);
+                self.trace(seconds, Some(&synced));
+            }
             Ok(_) => {}
             Err(e) => {
+                self.trace(started.elapsed().as_secs_f64(), None);
                 tracing::error!(log = self.name, error = %e, "commit failed; senders keep what was not acknowledged")
             }
         }
+    }
+
+    fn trace(&self, seconds: f64, synced: Option<&wal::Synced>) {
+        let (frames, bytes, below) = synced.map_or((0, 0, 0), |s| (s.frames(), s.bytes(), s.below()));
+        let commit = Commit { log: self.name, seconds, frames, bytes, below, ok: synced.is_some() };
+        self.telemetry.traced(&commit, now_ns());
     }
 
     /// Returns when a commit is due; true when the thread is to end.

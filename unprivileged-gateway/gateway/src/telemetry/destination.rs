@@ -91,6 +91,8 @@ pub struct Request {
     pub items: u64,
     /// Seconds from receipt to this request, of the oldest record in it.
     pub age_s: Option<f64>,
+    /// Of the last frame in it; 0 where it is not known.
+    pub last_seq: u64,
 }
 
 #[derive(Default)]
@@ -119,6 +121,7 @@ pub struct Destination {
     /// By signal and status; the unit is that of `new_duration`.
     pub(super) durations: Mutex<BTreeMap<(Signal, i32), Histogram>>,
     pub(super) sizes: RequestSizes,
+    spans: std::sync::Arc<super::spans::Spans>,
 }
 
 /// A panic elsewhere must not stop the counting: each update leaves the account whole.
@@ -127,14 +130,15 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Destination {
-    pub(super) fn new(info: DestinationInfo) -> Destination {
+    pub(super) fn new(info: DestinationInfo, spans: std::sync::Arc<super::spans::Spans>) -> Destination {
         let accounts = info.signals.iter().map(|signal| (*signal, Mutex::default())).collect();
         let sizes = RequestSizes {
             bytes: Histogram::new(super::buckets::REQUEST_BYTES),
             items: Histogram::new(super::buckets::BATCH_ITEMS),
             age_s: Histogram::new(super::buckets::PROPAGATION_S),
         };
-        let destination = Destination { info: std::sync::Arc::new(info), accounts, durations: Mutex::default(), sizes };
+        let info = std::sync::Arc::new(info);
+        let destination = Destination { info, accounts, durations: Mutex::default(), sizes, spans };
         // The answer that says "stored" exists from the start, so that a rate has a first point.
         let stored = match destination.info.wire {
             Wire::LokiPush => Some(204),
@@ -188,7 +192,7 @@ impl Destination {
         }
     }
 
-    /// Notes duration and size of one request.
+    /// Notes duration and size of one request that has just ended.
     pub fn request(&self, request: Request) {
         let scale = if matches!(self.info.wire, Wire::OtlpGrpc | Wire::OtlpHttp) { 1000.0 } else { 1.0 };
         let key = (request.signal, request.status);
@@ -198,6 +202,7 @@ impl Destination {
         if let Some(age_s) = request.age_s {
             self.sizes.age_s.observe(age_s);
         }
+        self.spans.push(&self.info, &request, crate::store::now_ns());
     }
 
     /// The account of `signal` now; `held` asks the log and runs under the same lock as [`Destination::settle`].

@@ -51,7 +51,15 @@ fn busy() -> (Telemetry, StatusSnapshot) {
             };
             destination.settle(signal, &settled, || ());
             destination.retried(signal);
-            destination.request(Request { signal, status: 204, seconds: 0.01, bytes: 900, items: 5, age_s: Some(0.2) });
+            destination.request(Request {
+                signal,
+                status: 204,
+                seconds: 0.01,
+                bytes: 900,
+                items: 5,
+                age_s: Some(0.2),
+                last_seq: 0,
+            });
         }
         let waiting = Waiting { records: 2, bytes: 800, oldest_age_s: 1.5 };
         let held = || Held { accepted: 10, waiting };

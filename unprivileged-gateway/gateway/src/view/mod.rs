@@ -165,6 +165,16 @@ impl View {
         Ok(count)
     }
 
+    /// Shows spans of the gateway itself, which no log holds. Errors: as [`View::traces`].
+    pub fn own_traces(&self, sidecar: &Sidecar, raw: &[u8]) -> Result<u64, NotShown> {
+        let spans = span::decode(sidecar, raw).map_err(|e| NotShown { seq: 0, signal: "traces", source: e.into() })?;
+        let count = spans.len() as u64;
+        let mut held = self.held();
+        held.traces.push(spans, sidecar.received_at);
+        held.make_room(self.0.max);
+        Ok(count)
+    }
+
     /// Shows one frame of series of the metrics' log; gives its number of samples. Otherwise as [`View::logs`], but samples before
     /// the damage of a damaged frame stay.
     pub fn series(&self, seq: u64, sidecar: &Sidecar, raw: &[u8]) -> Result<u64, NotShown> {
