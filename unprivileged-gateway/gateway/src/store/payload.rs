@@ -9,6 +9,7 @@ use crate::seam::Signal;
 use crate::store::quarantine;
 use bytes::Bytes;
 use model::envelope::{self, Kind};
+use model::series::Part;
 use model::wire::{self, Fault};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest as Logs;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest as Metrics;
@@ -159,6 +160,8 @@ struct Known {
 pub enum Payload {
     /// An OTLP request, as OTLP/JSON.
     Otlp(Box<Otlp>),
+    /// One scrape, as remote-write series.
+    Series(Vec<SeriesLine>),
     /// A Loki push.
     Loki(Vec<LokiStream>),
     Text(String),
@@ -172,6 +175,14 @@ pub enum Otlp {
     Logs(Logs),
     Traces(Traces),
     Metrics(Metrics),
+}
+
+/// One series with its samples; a value that is no number is null, as in all JSON.
+#[derive(Serialize)]
+pub struct SeriesLine {
+    labels: BTreeMap<String, String>,
+    /// Unix milliseconds and value.
+    samples: Vec<(i64, f64)>,
 }
 
 #[derive(Serialize)]
@@ -202,7 +213,11 @@ impl Contents {
             Kind::OtlpMetrics => Some(Signal::Metrics),
             Kind::LogChunk | Kind::Series | Kind::Pprof | Kind::Quarantined => None,
         };
-        let opened = signal.filter(|_| letter.len() <= limit).map(|signal| otlp(signal, &letter));
+        let opened = match kind {
+            _ if letter.len() > limit => None,
+            Kind::Series => Some(series(&letter)),
+            _ => signal.map(|signal| otlp(signal, &letter)),
+        };
         let (payload, problem) = match opened {
             Some(Ok(payload)) => (payload, None),
             Some(Err(problem)) => (Payload::Base64(letter), Some(problem)),
@@ -241,6 +256,17 @@ fn otlp(signal: Signal, bytes: &[u8]) -> Result<Payload, String> {
         Signal::Profiles => return Err("profiles are not OTLP here".to_owned()),
     };
     request.map(|r| Payload::Otlp(Box::new(r))).map_err(|e| format!("is no OTLP request of {signal}: {e}"))
+}
+
+fn series(bytes: &[u8]) -> Result<Payload, String> {
+    let mut lines = Vec::new();
+    for part in model::series::parts(bytes) {
+        if let Part::Series(series) = part.map_err(|e| e.to_string())? {
+            let labels = series.labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            lines.push(SeriesLine { labels, samples: series.samples });
+        }
+    }
+    Ok(Payload::Series(lines))
 }
 
 /// A refused piece, by its format. What is not what it says stays as it is.
@@ -391,5 +417,32 @@ mod as_base64 {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Bytes, D::Error> {
         let bytes = crate::receiver::json::base64(&String::deserialize(d)?);
         bytes.map(Bytes::from).ok_or_else(|| serde::de::Error::custom("not base64"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::envelope::Sidecar;
+    use model::series::Writer;
+    use serde_json::json;
+
+    #[test]
+    fn a_scrape_is_shown_as_series_and_damage_as_bytes_with_a_word_on_it() {
+        let mut writer = Writer::new(&[("job", "host")]);
+        writer.sample("node_load1", &[], 0.5, 7);
+        writer.sample("gone", &[], f64::NAN, 7);
+        let mut letter = envelope::header(Kind::Series, &Sidecar::default());
+        letter.extend(writer.finish());
+        let shown = serde_json::to_value(Contents::open(&Bytes::from(letter.clone()), usize::MAX)).unwrap();
+        let labels = |name: &str| json!({ "__name__": name, "job": "host" });
+        assert_eq!((&shown["kind"], &shown["payload"]["encoding"]), (&json!("series"), &json!("series")));
+        let series = [("node_load1", json!(0.5)), ("gone", json!(null))];
+        let series = series.map(|(name, value)| json!({ "labels": labels(name), "samples": [[7, value]] }));
+        assert_eq!(shown["payload"]["value"], json!(series));
+        letter.pop();
+        let shown = serde_json::to_value(Contents::open(&Bytes::from(letter), usize::MAX)).unwrap();
+        assert_eq!(shown["payload"]["encoding"], "base64");
+        assert!(shown["problem"].as_str().is_some_and(|problem| problem.contains("remote-write")), "{shown}");
     }
 }

@@ -30,6 +30,8 @@ const VALUES_MAX: usize = 100;
 /// Families whose type and help are remembered, and the longest help, in bytes.
 const FAMILIES_MAX: usize = 10_000;
 const HELP_BYTES_MAX: usize = 1024;
+/// Different times of one request; samples at further ones are counted as evicted. A scrape has one.
+const MOMENTS_MAX: usize = 1000;
 /// Fewer new places are never made at once when a strip grows.
 const GROWTH_MIN: usize = 8;
 
@@ -136,6 +138,10 @@ impl Metrics {
                 Part::Family(family) => self.learn(family.name, family.kind, family.help),
                 Part::Series(series) => {
                     for (at_ms, value) in &series.samples {
+                        if moments.len() == MOMENTS_MAX && !moments.contains_key(at_ms) {
+                            self.evicted += 1;
+                            continue;
+                        }
                         let moment = *moments.entry(*at_ms).or_insert_with(|| self.begin(*at_ms, received_at));
                         self.add(&series, moment, *value);
                         taken += 1;

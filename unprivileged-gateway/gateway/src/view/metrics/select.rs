@@ -226,4 +226,18 @@ mod tests {
         }
         assert!(Selector::parse("m{a=~\"[\"}").unwrap_err().to_string().contains("`[` is not a regular expression"));
     }
+
+    #[test]
+    fn no_text_brings_the_reader_down() {
+        let mut dice = fastrand::Rng::with_seed(11);
+        let pieces =
+            ["m", "{", "}", "a", "=", "!", "~", "\"", "'", "`", "\\", ",", " ", "[", "(", "*", "ä", "\0", "x=\"y\""];
+        for _ in 0..20_000 {
+            let text: String = (0..dice.usize(0..12)).map(|_| pieces[dice.usize(0..pieces.len())]).collect();
+            if let Ok(selector) = Selector::parse(&text) {
+                assert!(!selector.name.is_empty(), "{text}");
+                let _ = selector.holds(|_| "value");
+            }
+        }
+    }
 }

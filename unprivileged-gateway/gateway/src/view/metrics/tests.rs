@@ -183,3 +183,12 @@ fn the_view_keeps_to_its_bytes_and_says_what_it_let_go() {
     view.expire(u64::MAX);
     assert_eq!((view.stats().series, view.stats().bytes), (0, 0));
 }
+
+#[test]
+fn a_request_of_a_million_times_does_not_make_a_million_pages() {
+    let mut metrics = Metrics::default();
+    let mut writer = Writer::new(&[]);
+    (0..5000).for_each(|i| writer.sample("m", &[], 0.0, i));
+    assert_eq!(metrics.push(&writer.finish(), 1).unwrap(), MOMENTS_MAX as u64);
+    assert_eq!((metrics.moments.len(), metrics.evicted), (MOMENTS_MAX, 4000));
+}
