@@ -5,9 +5,9 @@
 //! window and lays names, functions, places and mappings down the first time it meets them, one buffer a section; what would grow
 //! beyond what Pyroscope takes begins a new ledger. [`read`] walks such a ledger and borrows its names.
 //!
-//! What the form has no field for stands where readers look anyway: the kind of a frame in its mapping (`[kernel]`, `[python]`),
-//! why a stack ends early in the name of its outermost frame (`[truncated: REASON]`), the process in the numeric label `pid`, and the
-//! processes' names in comments (`process 4242 python3`). A *text* label would be neater, but Pyroscope makes a series of each value.
+//! What the form has no field for stands where readers look anyway: the kind of a frame in its mapping (`[kernel]`, `[python]`), the
+//! process and how its stack ended in numeric labels (`pid`, `end`), and the processes' names in comments (`process 4242 python3`).
+//! A *text* label would be neater, but Pyroscope makes a series of each value.
 //!
 //! The weakness: the reader understands what the writer writes. Inlined lines beyond the first and further value types are passed over.
 
@@ -15,7 +15,7 @@ mod build;
 mod read;
 
 pub use build::{Limits, Location, Mapping, Piece, Shape, Stack, Tables, build};
-pub use read::{Frame, PROFILE_BYTES_MAX, Profile, Sample, end_of, read};
+pub use read::{Frame, PROFILE_BYTES_MAX, Profile, Sample, read};
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -37,6 +37,8 @@ pub const UNKNOWN: &str = "[unknown]";
 pub const TRUNCATED: &str = "[truncated: ";
 /// The numeric label of a sample's process.
 const PID: &str = "pid";
+/// The numeric label of how a sample's stack ended.
+const END: &str = "end";
 /// How a comment begins that names a process; its number, a blank and its name follow.
 const PROCESS: &str = "process ";
 

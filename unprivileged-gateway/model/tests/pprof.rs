@@ -2,7 +2,7 @@
 //! `go tool pprof` where Go is installed.
 
 use model::pprof::{
-    Frame, Kind, Limits, Location, Mapping, Piece, Sample, Shape, Stack, Tables, build, end_of, period_ns, read,
+    Frame, Kind, Limits, Location, Mapping, Piece, Sample, Shape, Stack, Tables, build, period_ns, read,
 };
 use proptest::prelude::*;
 use prost::Message;
@@ -159,9 +159,10 @@ fn checked(piece: &Piece) -> (official::Profile, BTreeMap<(i64, Vec<String>), i6
     assert_eq!(locations.len(), p.location.len(), "location ids are distinct");
     let mut stacks = BTreeMap::new();
     for sample in &p.sample {
-        assert_eq!((sample.value.len(), sample.label.len()), (1, 1));
+        assert_eq!(sample.value.len(), 1);
+        assert!(sample.label.iter().all(|l| l.str == 0), "a text label would become a series");
         let label = sample.label[0];
-        assert_eq!((text(label.key), label.str), ("pid".into(), 0), "a text label would become a series");
+        assert_eq!(text(label.key), "pid");
         let names = sample.location_id.iter().map(|id| {
             let l = locations[id];
             assert!(l.mapping_id <= p.mapping.len() as u64 && l.line.len() == 1);
@@ -177,9 +178,9 @@ fn one_window_is_one_pprof_that_says_what_pyroscope_expects() {
     let (mappings, locations) = (mappings(), locations());
     let tables = Tables { strings: &STRINGS, mappings: &mappings, locations: &locations };
     let stacks = [
-        Stack { pid: 42, count: 3, locations: &[2, 1, 0] },
-        Stack { pid: 43, count: 1, locations: &[3, 4, 5] },
-        Stack { pid: 42, count: 2, locations: &[2] },
+        Stack { pid: 42, count: 3, end: 0, locations: &[2, 1, 0] },
+        Stack { pid: 43, count: 1, end: 2, locations: &[3, 4, 5] },
+        Stack { pid: 42, count: 2, end: 9, locations: &[2] },
     ];
     let pieces = build(&shape(), tables, stacks, Limits::default()).unwrap();
     assert_eq!((pieces.len(), pieces[0].samples), (1, 6));
@@ -201,15 +202,14 @@ fn one_window_is_one_pprof_that_says_what_pyroscope_expects() {
     let frames: Vec<Frame<'_>> = ours.samples[1].frames.iter().map(|f| ours.frames[*f as usize]).collect();
     assert_eq!(frames[0], Frame { name: "handler", file: "/srv/app.py", kind: Kind::Python });
     assert_eq!(frames[2].kind, Kind::Truncated);
-    let ends: Vec<&str> = ours.samples.iter().map(|s| end_of(s, &ours.frames)).collect();
-    assert_eq!(ends, ["complete", "gap", "kernel_only"]);
+    assert_eq!(ours.samples.iter().map(|s| s.end).collect::<Vec<_>>(), [0, 2, 9]);
 }
 
 #[test]
 fn what_exceeds_a_limit_begins_another_profile_and_no_sample_is_lost_or_doubled() {
     let (mappings, locations) = (mappings(), locations());
     let tables = Tables { strings: &STRINGS, mappings: &mappings, locations: &locations };
-    let stacks = || (0..1000u32).map(|pid| Stack { pid, count: 1, locations: &[2, 1, 0] });
+    let stacks = || (0..1000u32).map(|pid| Stack { pid, count: 1, end: 0, locations: &[2, 1, 0] });
     let by_count = build(&shape(), tables, stacks(), Limits { samples: 300, ..Limits::default() }).unwrap();
     assert_eq!(by_count.iter().map(|p| p.samples).collect::<Vec<_>>(), [300, 300, 300, 100]);
     let by_size = build(&shape(), tables, stacks(), Limits { bytes: 8 << 10, ..Limits::default() }).unwrap();
@@ -225,18 +225,20 @@ fn nothing_makes_no_profile_and_an_index_that_points_nowhere_is_refused() {
     let (mappings, locations) = (mappings(), locations());
     let tables = Tables { strings: &STRINGS, mappings: &mappings, locations: &locations };
     assert_eq!(build(&shape(), tables, [], Limits::default()).unwrap(), []);
-    let stack = Stack { pid: 1, count: 1, locations: &[6] };
+    let stack = Stack { pid: 1, count: 1, end: 0, locations: &[6] };
     assert!(build(&shape(), tables, [stack], Limits::default()).is_err());
     let bad = [location(1, 2, 0, Kind::User), location(1, 0, 99, Kind::User)];
     for i in [0, 1] {
         let tables = Tables { locations: &bad, ..tables };
-        assert!(build(&shape(), tables, [Stack { pid: 1, count: 1, locations: &[i] }], Limits::default()).is_err());
+        assert!(
+            build(&shape(), tables, [Stack { pid: 1, count: 1, end: 0, locations: &[i] }], Limits::default()).is_err()
+        );
     }
     assert!(build(&Shape { period_ns: 0, ..shape() }, tables, [], Limits::default()).is_err());
     assert_eq!((period_ns(0), period_ns(19)), (None, Some(52_631_578)));
 }
 
-type Drawn = (Vec<Location>, Vec<(u32, u64, Vec<u32>)>);
+type Drawn = (Vec<Location>, Vec<(u32, u64, u32, Vec<u32>)>);
 
 fn drawn() -> impl Strategy<Value = Drawn> {
     let kind = prop::sample::select(vec![Kind::User, Kind::Kernel, Kind::Python, Kind::Truncated]);
@@ -246,7 +248,7 @@ fn drawn() -> impl Strategy<Value = Drawn> {
         );
     prop::collection::vec(location, 1..30).prop_flat_map(|locations| {
         let n = locations.len() as u32;
-        let stack = (any::<u32>(), 1..1000u64, prop::collection::vec(0..n, 0..40));
+        let stack = (any::<u32>(), 1..1000u64, 0..3u32, prop::collection::vec(0..n, 0..40));
         (Just(locations), prop::collection::vec(stack, 1..60))
     })
 }
@@ -260,7 +262,7 @@ proptest! {
     ) {
         let mappings = mappings();
         let tables = Tables { strings: &STRINGS, mappings: &mappings, locations: &locations };
-        let given = stacks.iter().map(|(pid, count, at)| Stack { pid: *pid, count: *count, locations: at });
+        let given = stacks.iter().map(|(pid, count, end, at)| Stack { pid: *pid, count: *count, end: *end, locations: at });
         let pieces = build(&shape(), tables, given, Limits { samples, bytes }).unwrap();
         prop_assert_eq!(pieces.iter().map(|p| p.samples).sum::<u64>(), stacks.iter().map(|s| s.1).sum::<u64>());
         let name = |l: &Location| match (l.function, l.kind) {
@@ -274,9 +276,9 @@ proptest! {
             prop_assert!(p.sample.len() <= samples && (p.sample.len() == 1 || piece.pprof.len() <= bytes));
             let ours = read(&piece.pprof).unwrap();
             prop_assert_eq!(ours.samples.len(), p.sample.len());
-            for Sample { pid, count, frames } in &ours.samples {
-                let (want_pid, want_count, at) = expected.next().unwrap();
-                prop_assert_eq!((pid, count, frames.len()), (want_pid, want_count, at.len()));
+            for Sample { pid, count, end, frames } in &ours.samples {
+                let (want_pid, want_count, want_end, at) = expected.next().unwrap();
+                prop_assert_eq!((pid, count, end, frames.len()), (want_pid, want_count, want_end, at.len()));
                 for (frame, at) in frames.iter().zip(at) {
                     prop_assert_eq!(ours.frames[*frame as usize].name, name(&locations[*at as usize]));
                 }
@@ -289,14 +291,15 @@ proptest! {
     fn reading_anything_never_panics((locations, stacks) in drawn(), hits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8)) {
         let mappings = mappings();
         let tables = Tables { strings: &STRINGS, mappings: &mappings, locations: &locations };
-        let given = stacks.iter().map(|(pid, count, at)| Stack { pid: *pid, count: *count, locations: at });
+        let given = stacks.iter().map(|(pid, count, end, at)| Stack { pid: *pid, count: *count, end: *end, locations: at });
         let mut bytes = build(&shape(), tables, given, Limits::default()).unwrap().remove(0).pprof;
         for (at, value) in &hits {
             let at = at.index(bytes.len());
             bytes[at] = *value;
         }
         if let Ok(profile) = read(&bytes) {
-            prop_assert!(profile.samples.iter().all(|s| !end_of(s, &profile.frames).is_empty() || !hits.is_empty()));
+            let frames = profile.frames.len();
+            prop_assert!(profile.samples.iter().flat_map(|s| &s.frames).all(|f| (*f as usize) < frames));
         }
     }
 }
@@ -310,8 +313,10 @@ fn go_tool_pprof_reads_it() {
     assert!(go.status.success());
     let (mappings, locations) = (mappings(), locations());
     let tables = Tables { strings: &STRINGS, mappings: &mappings, locations: &locations };
-    let stacks =
-        [Stack { pid: 42, count: 97, locations: &[2, 1, 0] }, Stack { pid: 43, count: 1, locations: &[3, 4, 5] }];
+    let stacks = [
+        Stack { pid: 42, count: 97, end: 0, locations: &[2, 1, 0] },
+        Stack { pid: 43, count: 1, end: 2, locations: &[3, 4, 5] },
+    ];
     let pieces = build(&shape(), tables, stacks, Limits::default()).unwrap();
     let file = std::env::temp_dir().join(format!("bulkhead-pprof-{}.pb", std::process::id()));
     std::fs::write(&file, &pieces[0].pprof).unwrap();

@@ -1,6 +1,6 @@
 //! Folded stacks to pprof.
 
-use super::{KERNEL, Kind, PID, PROCESS, PYTHON, TRUNCATED, UNKNOWN};
+use super::{END, KERNEL, Kind, PID, PROCESS, PYTHON, TRUNCATED, UNKNOWN};
 use crate::Malformed;
 use crate::wire::{put_bytes, put_varint, varint_len};
 use std::collections::HashMap;
@@ -45,6 +45,8 @@ pub struct Tables<'a> {
 pub struct Stack<'a> {
     pub pid: u32,
     pub count: u64,
+    /// How it ended, in the writer's own numbers; 0 (complete) is not written.
+    pub end: u32,
     /// Indices into the locations, innermost first.
     pub locations: &'a [u32],
 }
@@ -149,6 +151,7 @@ struct Ledger<'a> {
     /// Mappings that are ours: `[kernel]`, `[python]`.
     own_mappings: HashMap<&'static str, u64>,
     pid: u64,
+    end: u64,
     stacks: usize,
     hits: u64,
     scratch: Vec<u8>,
@@ -175,13 +178,14 @@ impl<'a> Ledger<'a> {
             own: HashMap::new(),
             own_mappings: HashMap::new(),
             pid: 0,
+            end: 0,
             stacks: 0,
             hits: 0,
             scratch: Vec::new(),
         };
         it.put_string("");
         let (cpu, nanoseconds) = (it.put_string("cpu"), it.put_string("nanoseconds"));
-        it.pid = it.put_string(PID);
+        (it.pid, it.end) = (it.put_string(PID), it.put_string(END));
         let mut value_type = Vec::new();
         number(&mut value_type, 1, cpu);
         number(&mut value_type, 2, nanoseconds);
@@ -244,15 +248,15 @@ impl<'a> Ledger<'a> {
             put_varint(&mut ids, id);
         }
         let value = stack.count.saturating_mul(self.period_ns).min(i64::MAX as u64);
-        let mut label = Vec::with_capacity(12);
-        number(&mut label, 1, self.pid);
-        number(&mut label, 3, stack.pid.into());
         let mut sample = Vec::with_capacity(ids.len() + SAMPLE_BYTES_MAX);
         put_bytes(&mut sample, 1, &ids);
         let mut values = Vec::with_capacity(10);
         put_varint(&mut values, value);
         put_bytes(&mut sample, 2, &values);
-        put_bytes(&mut sample, 3, &label);
+        label(&mut sample, self.pid, stack.pid);
+        if stack.end > 0 {
+            label(&mut sample, self.end, stack.end);
+        }
         put_bytes(&mut self.samples, 2, &sample);
         self.scratch = ids;
         self.stacks += 1;
@@ -381,6 +385,14 @@ impl<'a> Ledger<'a> {
         }
         Piece { pprof, samples: self.hits }
     }
+}
+
+/// A numeric label of a sample.
+fn label(sample: &mut Vec<u8>, key: u64, value: u32) {
+    let mut label = Vec::with_capacity(12);
+    number(&mut label, 1, key);
+    number(&mut label, 3, value.into());
+    put_bytes(sample, 3, &label);
 }
 
 /// A number field; 0 is what a reader finds where nothing stands.

@@ -1,6 +1,6 @@
 //! pprof to frames and counts, for whoever shows them.
 
-use super::{KERNEL, Kind, PID, PROCESS, PYTHON, TRUNCATED};
+use super::{END, KERNEL, Kind, PID, PROCESS, PYTHON, TRUNCATED};
 use crate::Malformed;
 use crate::wire::{Fault, Fields, Value, varint};
 use std::collections::HashMap;
@@ -28,6 +28,8 @@ pub struct Sample {
     pub pid: u32,
     /// How often it was met.
     pub count: u64,
+    /// How the stack ended, in the writer's numbers; 0: complete.
+    pub end: u32,
     /// Indices into [`Profile::frames`], innermost first.
     pub frames: Vec<u32>,
 }
@@ -43,18 +45,6 @@ pub struct Profile<'a> {
     pub processes: Vec<(u32, &'a str)>,
     pub frames: Vec<Frame<'a>>,
     pub samples: Vec<Sample>,
-}
-
-/// Why a stack ends: the reason in its outermost frame, `kernel_only` where nothing of it ran in a program, else `complete`.
-pub fn end_of<'a>(sample: &Sample, frames: &[Frame<'a>]) -> &'a str {
-    let kinds = |kind| sample.frames.iter().all(|f| frames.get(*f as usize).is_none_or(|f| f.kind == kind));
-    match sample.frames.last().and_then(|f| frames.get(*f as usize)) {
-        Some(f) if f.kind == Kind::Truncated => {
-            f.name.strip_prefix(TRUNCATED).and_then(|r| r.strip_suffix(']')).unwrap_or("unknown")
-        }
-        Some(_) if kinds(Kind::Kernel) => "kernel_only",
-        _ => "complete",
-    }
 }
 
 /// Takes a pprof apart, not compressed.
@@ -82,9 +72,10 @@ pub fn read(bytes: &[u8]) -> Result<Profile<'_>, Malformed> {
         place.insert(location.id, out.frames.len() as u32);
         out.frames.push(raw.frame(location)?);
     }
-    let pid = raw.strings.iter().position(|s| *s == PID.as_bytes()).map(|i| i as u64);
+    let key = |name: &str| raw.strings.iter().position(|s| *s == name.as_bytes()).map(|i| i as u64);
+    let keys = (key(PID), key(END));
     for sample in raw.samples {
-        out.samples.push(read_sample(sample, &place, pid, raw.period)?);
+        out.samples.push(read_sample(sample, &place, keys, raw.period)?);
     }
     Ok(out)
 }
@@ -195,7 +186,10 @@ fn location(b: &[u8]) -> Result<RawLocation, Malformed> {
     Ok(out)
 }
 
-fn read_sample(b: &[u8], place: &HashMap<u64, u32>, pid: Option<u64>, period: u64) -> Result<Sample, Malformed> {
+/// Numbers of the names `pid` and `end`.
+type Keys = (Option<u64>, Option<u64>);
+
+fn read_sample(b: &[u8], place: &HashMap<u64, u32>, (pid, end): Keys, period: u64) -> Result<Sample, Malformed> {
     let mut out = Sample::default();
     let (mut ids, mut values) = (Vec::new(), Vec::new());
     for field in Fields(b) {
@@ -204,8 +198,11 @@ fn read_sample(b: &[u8], place: &HashMap<u64, u32>, pid: Option<u64>, period: u6
             (2, value) => repeated(value, &mut values)?,
             (3, Value::Bytes(label)) => {
                 let [key, number] = numbers(label, [1, 3])?;
-                if Some(key) == pid {
-                    out.pid = u32::try_from(number).unwrap_or(0);
+                let number = u32::try_from(number).unwrap_or(0);
+                match Some(key) {
+                    key if key == pid => out.pid = number,
+                    key if key == end => out.end = number,
+                    _ => {}
                 }
             }
             _ => {}
