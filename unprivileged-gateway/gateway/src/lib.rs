@@ -11,6 +11,7 @@ pub mod demo;
 pub mod destination;
 pub mod host;
 pub mod own;
+pub mod probe;
 pub mod receiver;
 pub mod run;
 pub mod scrape;

@@ -10,6 +10,7 @@ use crate::config::{Auth, Config, Loaded};
 use crate::destination;
 use crate::host::{self, Host};
 use crate::own::{self, Own};
+use crate::probe::{self, Board};
 use crate::receiver::{self, LocalAddrs};
 use crate::scrape::{Round, Target};
 use crate::seam::Signal;
@@ -65,17 +66,21 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
     let counters = Arc::new(telemetry.clone());
     let doors = match &config.receive.otlp {
         Some(otlp) => Some(
-            receiver::Otlp::bind(otlp, &config.http.hosts, budget, counters)
+            receiver::Otlp::bind(otlp, &config.http.hosts, budget.clone(), counters)
                 .map_err(|e| Failure(Exit::Unavailable, e.to_string()))?,
         ),
         None => None,
     };
     let addresses = doors.as_ref().map(receiver::Bound::local_addrs).unwrap_or_default();
     let view = config.local_view.as_ref().map(|v| View::new(v.max, v.window));
-    let page = Page::open(&loaded, &store, &status, &telemetry, view.clone(), addresses)?;
+    let (board, client) = probe::start(&config, &store, &budget, &telemetry, &stopped)
+        .map_err(|e| Failure(Exit::Failed, format!("no thread for the probe: {e}")))?
+        .unzip();
+    let page = Page::open(&loaded, &store, &status, &telemetry, (view.clone(), board), addresses)?;
     let mut threads =
         destination::start::start(&config, &store, &stopped).map_err(|e| Failure(Exit::Config, e.to_string()))?;
     let shown = view.clone();
+    threads.extend(client);
     if let Some(view) = view {
         threads.extend(
             destination::view::start(&config, &store, &view, &stopped)
@@ -107,7 +112,9 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
     let closing = tokio::task::spawn_blocking(move || {
         for thread in threads {
             if thread.join().is_err() {
-                tracing::error!("a destination ended by panic; its records are still in the log");
+                tracing::error!(
+                    "a destination or the probe's client ended by panic; records are still in the log, or with the probe"
+                );
             }
         }
         store.close();
@@ -150,7 +157,7 @@ impl Page {
         store: &Store,
         status: &Status,
         telemetry: &Telemetry,
-        view: Option<View>,
+        (view, probe): (Option<View>, Option<Board>),
         otlp: LocalAddrs,
     ) -> Result<Page, Failure> {
         let http = &loaded.config.http;
@@ -172,6 +179,7 @@ impl Page {
             telemetry: telemetry.clone(),
             status: Arc::new(status.clone()),
             view,
+            probe,
             wal: Arc::new(Desk::new(store.clone(), Arc::new(loaded.config.clone()), telemetry.clone())),
             node: NodeInfo {
                 name: loaded.config.node.name.clone(),

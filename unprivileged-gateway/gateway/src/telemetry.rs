@@ -10,11 +10,13 @@ mod buckets;
 mod destination;
 mod exposition;
 mod families;
+mod probe;
 mod snapshot;
 mod spans;
 
 pub use destination::{Destination, DestinationInfo, Request, Settled, Wire};
 pub use exposition::{Format, negotiate};
+pub use probe::{Probe, ProbeGap};
 pub use snapshot::{
     DestinationState, DestinationStatus, Held, LastError, LedgerSnapshot, LogStatus, Loss, MemoryStatus, QUARANTINE,
     Ready, StatusSnapshot, StatusSource, StorageState, StorageStatus, THRESHOLDS, Waiting,
@@ -75,6 +77,7 @@ struct Inner {
     /// Rounds in which a part of the host could not be read, by collector and reason.
     host_unread: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
     spans: Arc<spans::Spans>,
+    probe: Probe,
 }
 
 /// The histogram keeps its count to itself, so it is kept here too, under the same lock.
@@ -140,6 +143,7 @@ impl Telemetry {
             config: Mutex::default(),
             host_unread: Mutex::default(),
             spans: Arc::default(),
+            probe: Probe::default(),
         }))
     }
 
@@ -226,6 +230,11 @@ impl Telemetry {
         } else {
             config.failures += 1;
         }
+    }
+
+    /// The dials of the probe.
+    pub fn probe(&self) -> &Probe {
+        &self.0.probe
     }
 
     /// Unix milliseconds.

@@ -100,6 +100,9 @@ fn totals(telemetry: &Telemetry, snapshot: &StatusSnapshot) -> BTreeMap<Arc<str>
         }
     }
     totals.insert("refused".into(), refused);
+    let (samples, lost) = telemetry.probe().samples();
+    totals.insert("probe.samples".into(), samples);
+    totals.insert("probe.lost".into(), lost);
     for destination in snapshot.destinations.iter().take(SERIES_MAX) {
         let sent = destination.ledgers.iter().map(|ledger| ledger.sent).sum();
         totals.insert(format!("out.{}", destination.info.label()).into(), sent);

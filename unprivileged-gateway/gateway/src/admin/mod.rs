@@ -24,6 +24,7 @@ pub use token::{TOKEN_FILE, TokenError, token};
 pub use wal::{NoDesk, WalDesk};
 
 use crate::config::{Explained, Http, Loaded, Secret};
+use crate::probe::{Board, Shown};
 use crate::telemetry::{StatusSnapshot, StatusSource, Telemetry, unix_ms};
 use crate::tls;
 use crate::view::View;
@@ -99,6 +100,8 @@ pub struct Parts {
     pub status: Arc<dyn StatusSource>,
     /// `None`: `local_view` is off.
     pub view: Option<View>,
+    /// `None`: no probe is expected.
+    pub probe: Option<Board>,
     pub wal: Arc<dyn WalDesk>,
     pub node: NodeInfo,
     pub addresses: Addresses,
@@ -167,6 +170,7 @@ fn router(app: Arc<App>) -> Router {
         .route("/traces/{id}", get(explore::trace))
         .route("/series", get(explore::series))
         .route("/query_range", get(explore::query_range))
+        .route("/probe", get(probe))
         .route("/config", get(config))
         .route("/wal/stats", get(wal::stats))
         .route("/wal/verify", post(wal::verify))
@@ -233,6 +237,11 @@ async fn past(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, ApiErro
 
 async fn config(State(app): State<Arc<App>>) -> Response {
     json(StatusCode::OK, &app.parts.config)
+}
+
+async fn probe(State(app): State<Arc<App>>) -> Response {
+    let shown = app.parts.probe.as_ref().map_or_else(Shown::unconfigured, Board::shown);
+    json(StatusCode::OK, &shown)
 }
 
 async fn page(uri: Uri, headers: HeaderMap) -> Response {

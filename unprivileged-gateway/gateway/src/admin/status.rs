@@ -32,7 +32,7 @@ pub(super) fn status(parts: &Parts, snapshot: &StatusSnapshot) -> Value {
             "rss_bytes": memory_bytes().0,
         },
         "signals": signals(telemetry, snapshot),
-        "sources": sources(telemetry, snapshot),
+        "sources": sources(parts, snapshot),
         "destinations": snapshot.destinations.iter().map(destination).collect::<Vec<_>>(),
         "view": view(parts.view.as_ref()),
         "damage": telemetry.damage_by_kind(),
@@ -78,11 +78,17 @@ fn signals(telemetry: &Telemetry, snapshot: &StatusSnapshot) -> Map<String, Valu
 }
 
 /// The doors of served signals, used or not, and whatever else has counted.
-fn sources(telemetry: &Telemetry, snapshot: &StatusSnapshot) -> Vec<Value> {
-    let rows = telemetry.sources().into_iter().filter(|row| {
-        // Metrics are refused at the OTLP doors: a row of zeros would promise otherwise.
-        let otlp_metrics = matches!(row.source, Source::OtlpGrpc | Source::OtlpHttp) && row.signal == Signal::Metrics;
-        let door = row.source != Source::Own && !otlp_metrics && log_of(snapshot, row.signal).is_some();
+fn sources(parts: &Parts, snapshot: &StatusSnapshot) -> Vec<Value> {
+    let rows = parts.telemetry.sources().into_iter().filter(|row| {
+        // A row of zeros is a promise: only what a source can bring is listed before it has brought it.
+        let brings = match row.source {
+            Source::OtlpGrpc | Source::OtlpHttp => matches!(row.signal, Signal::Logs | Signal::Traces),
+            Source::Probe => parts.probe.is_some() && matches!(row.signal, Signal::Logs | Signal::Profiles),
+            Source::Journal => row.signal == Signal::Logs,
+            Source::Host => row.signal == Signal::Metrics,
+            Source::Own => false,
+        };
+        let door = brings && log_of(snapshot, row.signal).is_some();
         door || row.accepted + row.refused > 0
     });
     rows.map(|row| {

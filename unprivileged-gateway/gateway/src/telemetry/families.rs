@@ -18,6 +18,7 @@ pub(super) fn own(telemetry: &Telemetry, snapshot: &StatusSnapshot) -> Vec<Famil
     families.extend(waiting(snapshot));
     families.extend(logs(telemetry, snapshot));
     families.push(host(telemetry));
+    families.extend(telemetry.probe().families());
     families
 }
 

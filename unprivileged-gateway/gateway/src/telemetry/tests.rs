@@ -36,6 +36,14 @@ fn busy() -> (Telemetry, StatusSnapshot) {
     telemetry.call(Source::OtlpGrpc, Signal::Logs, "0", 0.003);
     telemetry.call(Source::OtlpHttp, Signal::Traces, "503", 0.003);
     telemetry.config_loaded("ab12", true);
+    let one = |name: &str| vec![ipc::Count { name: name.to_owned(), value: 1 }];
+    let status = ipc::Status {
+        cpus: vec![ipc::CpuCount { cpu: 0, samples: 97 }],
+        files_refused: one("link"),
+        log_dropped: one("deleted"),
+        ..ipc::Status::default()
+    };
+    telemetry.probe().status([1; 16], &status);
     let mut destinations = Vec::new();
     for info in [loki("logs"), tempo()] {
         let destination = telemetry.register(info);

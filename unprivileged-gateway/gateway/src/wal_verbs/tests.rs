@@ -371,6 +371,7 @@ async fn serving(house: &mut House, http: &str, send: &str) -> (Store, Telemetry
         telemetry: telemetry.clone(),
         status: Arc::new(Status::new(&config, store.clone(), Budget::new(1 << 20))),
         view: None,
+        probe: None,
         wal: Arc::new(Desk::new(store.clone(), config.clone(), telemetry.clone())),
         node: NodeInfo::default(),
         addresses: Addresses::default(),

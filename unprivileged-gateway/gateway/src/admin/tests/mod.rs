@@ -89,6 +89,7 @@ async fn office_on(listen: &str, http: Http, wal: Arc<dyn WalDesk>, tls: Option<
         telemetry: telemetry.clone(),
         status: played.clone(),
         view: Some(view.clone()),
+        probe: None,
         wal,
         node: NodeInfo { name: "n1".to_owned(), id: "ab".repeat(16), role: "node" },
         addresses: Addresses::default(),
