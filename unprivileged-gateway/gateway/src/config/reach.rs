@@ -1,8 +1,9 @@
 //! Whether the world outside agrees with the configuration: folders, files, backends.
 //!
 //! Like knocking at each door on the street before moving in: is the cellar dry (storage), do the keys exist (credential and
-//! certificate files), does anybody open (one TCP handshake a backend). All doors are knocked at once, so the wait is that of the
-//! slowest. Weakness: a handshake proves an open port, not the right server behind it; and nothing is reserved by asking.
+//! certificate files), does anybody open (one TCP handshake a backend; the probe's socket is only looked at). All doors are knocked
+//! at once, so the wait is that of the slowest. Weakness: a handshake proves an open port, not the right server behind it; and
+//! nothing is reserved by asking.
 
 use super::secret::read_file;
 use super::server::{Auth, ServerTls};
@@ -10,6 +11,7 @@ use super::{ClientTls, Common, Config, OutTls, SecretSource};
 use http::Uri;
 use serde::Serialize;
 use std::net::{TcpStream, ToSocketAddrs};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -41,6 +43,7 @@ pub struct Answer {
 pub fn reach(config: &Config) -> Vec<Answer> {
     let mut answers = vec![storage(&config.storage.path)];
     files(config, &mut answers);
+    local_sources(config, &mut answers);
     answers.extend(backends(config));
     answers
 }
@@ -120,6 +123,39 @@ fn credential(path: &str, file: &Path, answers: &mut Vec<Answer>) {
         Err(error) => (false, error.to_string()),
     };
     answers.push(Answer { subject: Subject::File, path: path.to_owned(), ok, text });
+}
+
+/// The probe's socket is looked at and not dialled: the probe has one client, and that is the running gateway.
+fn local_sources(config: &Config, answers: &mut Vec<Answer>) {
+    let mut answer = |path: &str, ok, text| {
+        answers.push(Answer { subject: Subject::Backend, path: path.to_owned(), ok, text });
+    };
+    if let Some(probe) = &config.probe {
+        let shown = probe.socket.display();
+        let (ok, text) = match std::fs::metadata(&probe.socket) {
+            Ok(found) if found.file_type().is_socket() => (true, format!("{shown} is a socket")),
+            Ok(_) => (false, format!("{shown} is no socket; give the path that the probe was started with")),
+            Err(error) => (false, format!("no probe at {shown}: {error}; start the probe, or remove `probe`")),
+        };
+        answer("probe.socket", ok, text);
+    }
+    let Some(journal) = config.logs.as_ref().and_then(|logs| logs.journal.as_ref()) else { return };
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&folders).map(|folder| folder.join("journalctl")).find(|path| path.is_file());
+    match found {
+        Some(program) => answer("logs.journal", true, format!("{} reads the journal", program.display())),
+        None => {
+            let text = "there is no journalctl on the PATH; install systemd's tools, or remove `logs.journal`";
+            answer("logs.journal", false, text.to_owned());
+        }
+    }
+    if let Some(folder) = &journal.directory {
+        let (ok, text) = match std::fs::read_dir(folder) {
+            Ok(_) => (true, format!("{} can be read", folder.display())),
+            Err(error) => (false, format!("cannot read {}: {error}; check the path and its group", folder.display())),
+        };
+        answer("logs.journal.directory", ok, text);
+    }
 }
 
 /// Path, common part and address of every destination.
@@ -224,6 +260,27 @@ mod tests {
         assert_eq!(ok("send.loki.closed.bearer_file"), Some(false));
         assert_eq!(ok("storage.path"), Some(true));
         assert!(!folder.path().join("a").exists(), "asking must not make the folder");
+        Ok(())
+    }
+
+    #[test]
+    fn a_probe_is_looked_for_and_not_disturbed() -> std::io::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let socket = folder.path().join("probe.sock");
+        let asked = |more: &str| {
+            let sets = [format!("probe.socket={}", socket.display()), format!("storage.path={more}")];
+            let answers = config(&sets).as_ref().map(reach).unwrap_or_default();
+            answers.into_iter().find(|answer| answer.path == "probe.socket").map(|answer| (answer.ok, answer.text))
+        };
+        let storage = folder.path().display().to_string();
+        assert!(asked(&storage).is_some_and(|(ok, text)| !ok && text.contains("start the probe")));
+        std::fs::write(&socket, "")?;
+        assert!(asked(&storage).is_some_and(|(ok, text)| !ok && text.contains("is no socket")));
+        std::fs::remove_file(&socket)?;
+        let listener = std::os::unix::net::UnixListener::bind(&socket)?;
+        listener.set_nonblocking(true)?;
+        assert!(asked(&storage).is_some_and(|(ok, _)| ok));
+        assert!(listener.accept().is_err(), "somebody knocked");
         Ok(())
     }
 
