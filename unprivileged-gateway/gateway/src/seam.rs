@@ -69,7 +69,7 @@ impl Source {
         }
     }
 
-    /// Can this signal arrive here? The OTLP doors know metrics, though this version refuses them there.
+    /// Can this signal arrive here?
     pub const fn brings(self, signal: Signal) -> bool {
         match self {
             Source::OtlpGrpc | Source::OtlpHttp => !matches!(signal, Signal::Profiles),

@@ -13,6 +13,7 @@ pub mod envelope;
 pub mod loki;
 pub mod otlp;
 pub mod pprof;
+pub mod prometheus_name;
 pub mod series;
 pub mod wire;
 

@@ -1,4 +1,4 @@
-//! What a gateway reads by itself: this host's numbers, its own, and its own spans.
+//! What the page shows beyond logs and traces of others: this host's numbers, the gateway's own, its own spans, metrics as OTLP.
 
 use crate::shared;
 use e2e::gateway::{Gateway, Setup};
@@ -88,4 +88,40 @@ async fn a_records_way_from_the_disk_to_the_backend_is_a_trace_that_no_backend_g
     // The spans were shown for seconds by now; had they gone into the log, Tempo would have them too.
     let tempo = gateway.destination("otlp", "tempo");
     assert_eq!((tempo.accepted, tempo.dropped), (sent, 0), "{tempo:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metrics_sent_as_otlp_are_charted_under_the_names_that_prometheus_gives_them() {
+    let _stage = shared().await;
+    let setup = Setup { extra: "local_view: {}\n".to_owned(), ..Setup::default() };
+    let gateway = setup.start();
+    let now_ns = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
+    for (second, value) in [(1, 10), (2, 16), (3, 4)] {
+        let at = now_ns - (10 - second) * 1_000_000_000;
+        let request = serde_json::json!({ "resourceMetrics": [{
+            "resource": { "attributes": [{ "key": "service.name", "value": { "stringValue": "shop" } }] },
+            "scopeMetrics": [{ "metrics": [{
+                "name": "http.requests", "unit": "{request}", "description": "Requests served.",
+                "sum": { "aggregationTemporality": 2, "isMonotonic": true, "dataPoints": [{
+                    "timeUnixNano": at.to_string(), "asInt": value.to_string(),
+                    "attributes": [{ "key": "http.method", "value": { "stringValue": "GET" } }],
+                }] },
+            }] }],
+        }] });
+        let headers = [("content-type", "application/json")];
+        let answer = http::request(setup.otlp_http, "POST", "/v1/metrics", &headers, request.to_string().as_bytes());
+        assert_eq!(answer.expect("the door answers").status, 200);
+    }
+    let path = "/api/v1/query_range?query=http_requests_total%7Bhttp_method=%22GET%22%7D&rate=1";
+    let answer = wait_for("two rates", PATIENCE, || Some(ask(&setup, path)).filter(|answer| times(answer).len() == 2));
+    assert_eq!(
+        (answer["type"].as_str(), answer["series"][0]["labels"]["job"].as_str()),
+        (Some("counter"), Some("shop"))
+    );
+    let rates: Vec<f64> =
+        answer["series"][0]["points"].as_array().unwrap().iter().filter_map(|point| point[1].as_f64()).collect();
+    // After the reset the count begins anew.
+    assert_eq!(rates, [6.0, 4.0]);
+    let view = gateway.destination("view", "local");
+    assert!(view.adds_up() && view.sent == 3, "{view:?}");
 }

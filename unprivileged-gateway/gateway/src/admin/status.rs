@@ -81,14 +81,12 @@ fn signals(telemetry: &Telemetry, snapshot: &StatusSnapshot) -> Map<String, Valu
 fn sources(parts: &Parts, snapshot: &StatusSnapshot) -> Vec<Value> {
     let rows = parts.telemetry.sources().into_iter().filter(|row| {
         // A row of zeros is a promise: only what a source can bring is listed before it has brought it.
-        let brings = match row.source {
-            Source::OtlpGrpc | Source::OtlpHttp => matches!(row.signal, Signal::Logs | Signal::Traces),
-            Source::Probe => parts.probe.is_some() && matches!(row.signal, Signal::Logs | Signal::Profiles),
-            Source::Journal => row.signal == Signal::Logs,
-            Source::Host => row.signal == Signal::Metrics,
+        let here = match row.source {
+            Source::Probe => parts.probe.is_some(),
             Source::Own => false,
+            Source::OtlpGrpc | Source::OtlpHttp | Source::Journal | Source::Host => true,
         };
-        let door = brings && log_of(snapshot, row.signal).is_some();
+        let door = here && row.source.brings(row.signal) && log_of(snapshot, row.signal).is_some();
         door || row.accepted + row.refused > 0
     });
     rows.map(|row| {

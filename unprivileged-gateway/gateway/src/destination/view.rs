@@ -113,6 +113,7 @@ impl Feed {
         let shown = match envelope::open(&frame.payload) {
             Ok((Kind::OtlpLogs, sidecar, raw)) => self.view.logs(frame.seq, &sidecar, raw),
             Ok((Kind::OtlpTraces, sidecar, raw)) => self.view.traces(frame.seq, &sidecar, raw),
+            Ok((Kind::OtlpMetrics, sidecar, raw)) => self.view.otlp_metrics(frame.seq, &sidecar, raw),
             Ok((Kind::Series, sidecar, raw)) => self.view.series(frame.seq, &sidecar, raw),
             Ok((Kind::LogChunk, ..)) => return self.show_lines(frame),
             Ok(_) => return,

@@ -179,8 +179,8 @@ impl Store {
 
 impl Intake for Store {
     fn serves(&self, signal: Signal) -> bool {
-        // Metrics and profiles come from this node's own readers; as OTLP nothing here could show or send them.
-        matches!(signal, Signal::Logs | Signal::Traces) && self.0.logs.contains_key(&signal)
+        // Profiles come from the probe alone: OTLP has no stable form for them.
+        signal != Signal::Profiles && self.0.logs.contains_key(&signal)
     }
 
     async fn accept(&self, offered: Offered) -> Result<(), Refusal> {

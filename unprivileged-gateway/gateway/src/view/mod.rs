@@ -9,6 +9,7 @@
 mod line;
 mod logs;
 mod metrics;
+mod otlp_metrics;
 mod span;
 mod text;
 mod traces;
@@ -217,6 +218,24 @@ impl View {
         let lines = chunks.iter().flat_map(|chunk| chunk.lines.iter());
         let logs = lines.filter(|line| line.trace_id == id).count() as u64;
         detail.map(|detail| TraceDetail { logs, ..detail })
+    }
+
+    /// The same for a frame of metrics that came as OTLP.
+    pub fn otlp_metrics(&self, seq: u64, sidecar: &Sidecar, raw: &[u8]) -> Result<u64, NotShown> {
+        if self.held().metrics.last_seq.is_some_and(|last| seq <= last) {
+            return Ok(0);
+        }
+        let shown = |e: Box<dyn std::error::Error + Send + Sync>| NotShown { seq, signal: "metrics", source: e };
+        let requests = otlp_metrics::decode(raw, sidecar.received_at).map_err(|e| shown(e.into()))?;
+        let mut held = self.held();
+        held.metrics.last_seq = Some(seq);
+        let mut taken = 0;
+        for request in &requests {
+            taken += held.metrics.push(request, sidecar.received_at).map_err(|e| shown(e.into()))?;
+        }
+        held.make_room(self.0.max);
+        held.expire(sidecar.received_at.saturating_sub(self.0.window));
+        Ok(taken)
     }
 
     /// Names of series that hold `q` in name or help; at most `limit` and [`NAMES_MAX`].
