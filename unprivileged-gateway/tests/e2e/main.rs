@@ -2,7 +2,7 @@
 //! Capability tests: short scenes with the real gateway, one file a capability.
 //!
 //! Scenes whose clock matters play alone, the others side by side. `BULKHEAD_KILLS` sets the rounds of the kill scene,
-//! `BULKHEAD_LOKI_BIN` and `BULKHEAD_TEMPO_BIN` name real backends; each part that does not play prints `SKIP name: reason`.
+//! `BULKHEAD_LOKI_BIN`, `BULKHEAD_TEMPO_BIN` and `BULKHEAD_PYROSCOPE_BIN` name real backends; each part that does not play prints `SKIP name: reason`.
 
 mod backend;
 mod crash;
@@ -10,6 +10,7 @@ mod delivery;
 mod destination;
 mod durable;
 mod own;
+mod profiles;
 mod real;
 mod sdk;
 mod space;

@@ -14,9 +14,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 const RECORDS: u64 = 2_000;
-const UP: Duration = Duration::from_secs(90);
+pub(crate) const UP: Duration = Duration::from_secs(90);
 
-struct Backend(Child);
+pub(crate) struct Backend(Child);
 
 impl Drop for Backend {
     fn drop(&mut self) {
@@ -25,7 +25,7 @@ impl Drop for Backend {
     }
 }
 
-fn start(variable: &str, scene: &str, folder: &Path, yaml: &str) -> Option<Backend> {
+pub(crate) fn start(variable: &str, scene: &str, folder: &Path, yaml: &str) -> Option<Backend> {
     let Some(binary) = std::env::var_os(variable) else {
         skip(scene, &format!("{variable} is not set"));
         return None;

@@ -16,6 +16,7 @@ use crate::destination::lines::Closing;
 use crate::destination::loki::LokiOut;
 use crate::destination::otlp::OtlpOut;
 use crate::destination::pass::{Belt, Counts};
+use crate::destination::pyroscope::PyroscopeOut;
 use crate::destination::retry::Backoff;
 use crate::destination::transform::{Part, Push, Reader, Round, Walk};
 use crate::seam::Signal;
@@ -45,6 +46,7 @@ const BEHIND_OTHERS: Duration = Duration::from_secs(1);
 pub enum Out {
     Loki(Box<LokiOut>),
     Otlp(Box<OtlpOut>),
+    Pyroscope(Box<PyroscopeOut>),
 }
 
 /// Everything one destination needs for one signal.
@@ -239,6 +241,7 @@ impl Runner {
         match &mut self.it.out {
             Out::Loki(loki) => reader.loki(loki, frames, walk, held),
             Out::Otlp(_) => reader.otlp(frames, walk),
+            Out::Pyroscope(to) => reader.pyroscope(to.packer(), frames, walk),
         }
     }
 
@@ -260,7 +263,7 @@ impl Runner {
         true
     }
 
-    /// All pushes of a round: at once for Loki (they hold different streams), in order for OTLP.
+    /// All pushes of a round: at once for Loki (they hold different streams), in order for the others.
     async fn send_round(&mut self, frames: &[Frame], pushes: &[Push]) -> Vec<Settled> {
         let last_seq = |push: &Push| frames.get(push.frames.end.saturating_sub(1)).map_or(0, |frame| frame.seq);
         let it = &mut self.it;
@@ -283,6 +286,14 @@ impl Runner {
                 let mut settled = Vec::with_capacity(pushes.len());
                 for push in pushes {
                     let send = async || out.send(vec![push.body.clone()]).await;
+                    settled.push(attempts.clone().until_settled(push, last_seq(push), send).await);
+                }
+                settled
+            }
+            Out::Pyroscope(out) => {
+                let mut settled = Vec::with_capacity(pushes.len());
+                for push in pushes {
+                    let send = async || (out.send(push.body.clone()).await, push.bytes());
                     settled.push(attempts.clone().until_settled(push, last_seq(push), send).await);
                 }
                 settled
@@ -331,7 +342,11 @@ impl Runner {
     }
 
     fn item(&self, seq: u64, reason: &'static str, text: &str, push: Push) -> QuarantineItem {
-        let format = if push.streams.is_empty() { "otlp" } else { "loki" };
+        let format = match &self.it.out {
+            Out::Loki(_) => "loki",
+            Out::Otlp(_) => "otlp",
+            Out::Pyroscope(_) => "pyroscope",
+        };
         QuarantineItem::new(&self.it.id, self.it.signal, seq, reason, text, format)
             .with_labels(push.streams.join(" "))
             .with_payload(push.body, push.items)

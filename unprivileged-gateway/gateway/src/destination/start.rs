@@ -5,6 +5,7 @@ use crate::destination::http::SetupError;
 use crate::destination::lines;
 use crate::destination::loki::LokiOut;
 use crate::destination::otlp::OtlpOut;
+use crate::destination::pyroscope::PyroscopeOut;
 use crate::destination::run::{Out, Runner, Setup};
 use crate::seam::Signal;
 use crate::store::{Store, VIEW, destinations_of};
@@ -24,7 +25,7 @@ pub fn start(config: &Config, store: &Store, stop: &watch::Receiver<bool>) -> Re
     let mut threads = Vec::new();
     for signal in Signal::ALL {
         for destination in destinations_of(config, signal).into_iter().filter(|d| d.kind != VIEW.0) {
-            let (out, patience, line_bytes) = protocol(config, &destination.kind, &destination.name, signal)?;
+            let (out, patience, line_bytes) = protocol(config, store, &destination.kind, &destination.name, signal)?;
             let id = DestinationId::new(&destination.kind, &destination.name);
             let failed = |why: String| SetupError::Other { destination: id.to_string(), why };
             let served = store.log(signal).ok_or_else(|| failed(format!("{signal} has no log")))?;
@@ -57,12 +58,22 @@ pub fn start(config: &Config, store: &Store, stop: &watch::Receiver<bool>) -> Re
 }
 
 /// How a destination is spoken to, how long limited streams are tried, and where its lines end (bytes).
-fn protocol(config: &Config, kind: &str, name: &str, signal: Signal) -> Result<(Out, Duration, usize), SetupError> {
+fn protocol(
+    config: &Config,
+    store: &Store,
+    kind: &str,
+    name: &str,
+    signal: Signal,
+) -> Result<(Out, Duration, usize), SetupError> {
     if let (true, Some(loki)) = (kind == "loki", config.send.loki.get(name)) {
         let out = Out::Loki(Box::new(LokiOut::new(name, loki, lines::labels(config))?));
         return Ok((out, loki.limits.stream_patience, loki.limits.line as usize));
     }
-    match config.send.otlp.get(name) {
+    if let (true, Some(pyroscope)) = (kind == "pyroscope", config.send.pyroscope.get(name)) {
+        let out = Out::Pyroscope(Box::new(PyroscopeOut::new(name, pyroscope, store.folder().node())?));
+        return Ok((out, PATIENCE, lines::OTLP_LINE_BYTES));
+    }
+    match config.send.otlp.get(name).filter(|_| kind == "otlp") {
         Some(otlp) => Ok((Out::Otlp(Box::new(OtlpOut::new(name, otlp, signal)?)), PATIENCE, lines::OTLP_LINE_BYTES)),
         None => Err(SetupError::Other {
             destination: format!("{kind}/{name}"),

@@ -6,6 +6,7 @@
 use crate::destination::lines::{Chunk, OTLP_LINE_BYTES};
 use crate::destination::loki::LokiOut;
 use crate::destination::otlp::REQUEST_BYTES;
+use crate::destination::pyroscope::Packer;
 use crate::seam::Signal;
 use crate::store::QuarantineItem;
 use bytes::Bytes;
@@ -179,6 +180,56 @@ impl Reader<'_> {
             parts.push((frame.payload.slice_ref(raw), u64::from(frame.items)));
         }
         more
+    }
+
+    /// Pyroscope: profiles laid end to end in requests, each copied once; one round. None: the part is done.
+    pub(super) fn pyroscope(self, to: &Packer, frames: &[Frame], walk: &mut Walk) -> Option<Round> {
+        let range = walk.at..walk.part.frames.end;
+        walk.at = range.end;
+        if range.is_empty() {
+            return None;
+        }
+        let mut out = Round::default();
+        let mut open = Push { body: Bytes::new(), items: 0, streams: Vec::new(), frames: 0..0 };
+        let mut request = Vec::new();
+        for i in range.filter(|i| !frames[*i].is_done(self.id)) {
+            let frame = &frames[i];
+            let (sidecar, raw) = match envelope::open(&frame.payload) {
+                Ok((Kind::Pprof, sidecar, raw)) => (sidecar, raw),
+                Ok(_) => {
+                    out.bad.push(self.malformed(frame, "it is no profile"));
+                    continue;
+                }
+                Err(e) => {
+                    out.bad.push(self.malformed(frame, &e.to_string()));
+                    continue;
+                }
+            };
+            let labels = to.labels(&sidecar.enrichment);
+            if let Err(offence) = to.judge(&labels, raw) {
+                let shown = labels.iter().map(|(n, v)| format!("{n}={v:?}")).collect::<Vec<_>>().join(", ");
+                let items = u64::from(frame.items);
+                out.bad.push(
+                    QuarantineItem::new(self.id, self.signal, frame.seq, offence.reason, &offence.detail, "pprof")
+                        .with_labels(format!("{{{shown}}}"))
+                        .with_payload(frame.payload.slice_ref(raw), items),
+                );
+                continue;
+            }
+            if !request.is_empty() && request.len() + raw.len() > to.request_bytes() {
+                out.pushes.push(Push { body: std::mem::take(&mut request).into(), ..open.clone() });
+            }
+            if request.is_empty() {
+                (open.items, open.frames) = (0, i..i);
+            }
+            to.put(&mut request, frame, &labels, raw);
+            open.items += u64::from(frame.items);
+            open.frames.end = i + 1;
+        }
+        if !request.is_empty() {
+            out.pushes.push(Push { body: request.into(), ..open });
+        }
+        Some(out)
     }
 
     /// Loki: frames until a round is full, which a large request alone can do several times. None: the part is done.

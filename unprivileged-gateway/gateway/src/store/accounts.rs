@@ -2,6 +2,7 @@
 
 use crate::config::{self, Common, Config, Protocol};
 use crate::destination::otlp::url_of;
+use crate::destination::pyroscope::push_url;
 use crate::seam::Signal;
 use crate::telemetry::{DestinationInfo, Wire};
 use wal::{Destination, DestinationId, From, OnRemove};
@@ -34,7 +35,8 @@ pub(super) fn draining(config: &Config, signal: Signal) -> Vec<DestinationId> {
 fn each(config: &Config, signal: Signal) -> impl Iterator<Item = (&'static str, &String, &Common)> {
     let loki = config.send.loki.iter().filter(move |_| signal == Signal::Logs).map(|(n, d)| ("loki", n, &d.common));
     let otlp = config.send.otlp.iter().filter(move |(_, d)| d.signals.contains(&signal));
-    loki.chain(otlp.map(|(n, d)| ("otlp", n, &d.common)))
+    let profiles = config.send.pyroscope.iter().filter(move |_| signal == Signal::Profiles);
+    loki.chain(otlp.map(|(n, d)| ("otlp", n, &d.common))).chain(profiles.map(|(n, d)| ("pyroscope", n, &d.common)))
 }
 
 fn destination(kind: &str, name: &str, common: &Common) -> Destination {
@@ -63,6 +65,15 @@ pub(super) fn info_of(config: &Config, id: &DestinationId, signal: Signal) -> De
             url: masked(&loki.url),
             host: host(&loki.url),
             tenant: loki.tenant.clone().unwrap_or_default(),
+            ..orphan
+        };
+    }
+    if let (true, Some(pyroscope)) = (kind == "pyroscope", config.send.pyroscope.get(name)) {
+        return DestinationInfo {
+            wire: Wire::PyroscopePush,
+            url: masked(&push_url(pyroscope)),
+            host: host(&pyroscope.url),
+            tenant: pyroscope.tenant.clone().unwrap_or_default(),
             ..orphan
         };
     }

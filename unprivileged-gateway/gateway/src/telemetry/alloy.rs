@@ -26,6 +26,7 @@ pub(super) fn parity(telemetry: &Telemetry, snapshot: &StatusSnapshot) -> Vec<Fa
     families.extend(request_sizes(&destinations));
     families.extend(client_calls(&destinations));
     families.extend(loki_totals(snapshot));
+    families.extend(pyroscope_totals(snapshot));
     families.extend(loki_requests(&destinations));
     families
 }
@@ -205,7 +206,7 @@ fn client_calls(destinations: &[Arc<Destination>]) -> Vec<Family> {
             let (family, labels) = match destination.info().wire {
                 Wire::OtlpGrpc => (&mut rpc, grpc_labels(*signal, &status.to_string())),
                 Wire::OtlpHttp => (&mut http, http_labels(*signal, &status.to_string())),
-                Wire::LokiPush | Wire::None => continue,
+                Wire::LokiPush | Wire::PyroscopePush | Wire::None => continue,
             };
             family.observe([component(&id), labels].concat(), histogram.clone());
         }
@@ -237,7 +238,7 @@ fn exporter(info: &super::DestinationInfo) -> Option<(String, String)> {
         Wire::LokiPush => "loki",
         Wire::OtlpGrpc => "otlp",
         Wire::OtlpHttp => "otlphttp",
-        Wire::None => return None,
+        Wire::PyroscopePush | Wire::None => return None,
     };
     let label = format!("{kind}/{id}");
     Some((id, label))
@@ -354,6 +355,27 @@ fn loki_totals(snapshot: &StatusSnapshot) -> Vec<Family> {
         for (rule, count) in &ledger.dropped {
             lost.count(with(labels.clone(), &[("reason", loki_reason(rule))]), *count);
         }
+    }
+    vec![sent_bytes, sent, lost_bytes, lost, retries]
+}
+
+fn pyroscope_totals(snapshot: &StatusSnapshot) -> Vec<Family> {
+    let mut sent_bytes = Family::counter("pyroscope_write_sent_bytes", "Bytes of confirmed pushes.");
+    let mut sent = Family::counter("pyroscope_write_sent_profiles", "Profiles of confirmed pushes.");
+    let mut lost_bytes =
+        Family::counter("pyroscope_write_dropped_bytes", "Bytes of profiles that ended in quarantine.");
+    let mut lost =
+        Family::counter("pyroscope_write_dropped_profiles", "Profiles that ended in quarantine or were dropped.");
+    let mut retries = Family::counter("pyroscope_write_retries", "Pushes that were sent again.");
+    for (destination, ledger) in ledgers(snapshot, Signal::Profiles) {
+        let info = &destination.info;
+        let Some(id) = info.component_id().filter(|_| info.wire == Wire::PyroscopePush) else { continue };
+        let labels = || with(component(&id), &[("endpoint", &info.url)]);
+        sent_bytes.count(labels(), ledger.sent_bytes);
+        sent.count(labels(), ledger.sent);
+        lost_bytes.count(labels(), ledger.quarantined.values().map(|loss| loss.bytes).sum());
+        lost.count(labels(), ledger.quarantined_records() + ledger.dropped_records());
+        retries.count(labels(), ledger.retries);
     }
     vec![sent_bytes, sent, lost_bytes, lost, retries]
 }

@@ -16,6 +16,7 @@ pub enum Wire {
     LokiPush,
     OtlpGrpc,
     OtlpHttp,
+    PyroscopePush,
     /// Stays in this process (the local view) or is not known any more.
     None,
 }
@@ -23,7 +24,7 @@ pub enum Wire {
 /// Who a destination is. Fixed from registration on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DestinationInfo {
-    /// The configuration key: `loki`, `otlp`, `view`.
+    /// The configuration key: `loki`, `otlp`, `pyroscope`, `view`.
     pub kind: String,
     pub name: String,
     pub wire: Wire,
@@ -60,6 +61,7 @@ impl DestinationInfo {
             Wire::LokiPush => Some(format!("loki.write.{}", self.name)),
             Wire::OtlpGrpc => Some(format!("otelcol.exporter.otlp.{}", self.name)),
             Wire::OtlpHttp => Some(format!("otelcol.exporter.otlphttp.{}", self.name)),
+            Wire::PyroscopePush => Some(format!("pyroscope.write.{}", self.name)),
             Wire::None => None,
         }
     }
@@ -143,7 +145,7 @@ impl Destination {
         let stored = match destination.info.wire {
             Wire::LokiPush => Some(204),
             Wire::OtlpGrpc => Some(0),
-            Wire::OtlpHttp => Some(200),
+            Wire::OtlpHttp | Wire::PyroscopePush => Some(200),
             Wire::None => None,
         };
         if let Some(stored) = stored {
@@ -157,7 +159,7 @@ impl Destination {
     fn new_duration(&self) -> Histogram {
         match self.info.wire {
             Wire::OtlpGrpc | Wire::OtlpHttp => Histogram::new(super::buckets::CALL_MS),
-            Wire::LokiPush | Wire::None => Histogram::new(super::buckets::REQUEST_S),
+            Wire::LokiPush | Wire::PyroscopePush | Wire::None => Histogram::new(super::buckets::REQUEST_S),
         }
     }
 

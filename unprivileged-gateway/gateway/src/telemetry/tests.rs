@@ -24,7 +24,18 @@ fn tempo() -> DestinationInfo {
     }
 }
 
-/// Two forwarders and the logs they read, with a photograph in which everything has happened once.
+fn pyroscope() -> DestinationInfo {
+    DestinationInfo {
+        kind: "pyroscope".to_owned(),
+        name: "profiles".to_owned(),
+        wire: Wire::PyroscopePush,
+        signals: vec![Signal::Profiles],
+        host: "127.0.0.1:4040".to_owned(),
+        ..loki("")
+    }
+}
+
+/// Three forwarders and the logs they read, with a photograph in which everything has happened once.
 fn busy() -> (Telemetry, StatusSnapshot) {
     let telemetry = Telemetry::new();
     telemetry.accepted(Source::OtlpGrpc, Signal::Logs, 10, 4000);
@@ -45,7 +56,7 @@ fn busy() -> (Telemetry, StatusSnapshot) {
     };
     telemetry.probe().status([1; 16], &status);
     let mut destinations = Vec::new();
-    for info in [loki("logs"), tempo()] {
+    for info in [loki("logs"), tempo(), pyroscope()] {
         let destination = telemetry.register(info);
         for signal in destination.info().signals.clone() {
             let quarantined = [("line_too_long", Loss { records: 1, bytes: 300_000 })];
