@@ -6,7 +6,7 @@
 //! and is never lost. The weakness: told twice is the reader's to bear.
 
 use super::{LOG_BYTES_MAX, Parcel};
-use ipc::{Closed, Index, LOG_BULK_BYTES_MAX, LogBytes, LogCounts, Message, Opened, encode_head};
+use ipc::{Closed, LOG_BULK_BYTES_MAX, LogBytes, LogCounts, Message, Opened, encode_head};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -86,6 +86,10 @@ impl LogQueue {
         self.connected = true;
         self.given = 0;
         self.announce = self.base.keys().copied().collect();
+    }
+
+    pub(super) fn disconnected(&mut self) {
+        self.connected = false;
     }
 
     pub(super) fn next(&mut self) -> Option<Parcel> {

@@ -186,6 +186,13 @@ impl Outbox {
         state.ring.connected();
     }
 
+    /// The client is gone: nothing is given until the next one came.
+    pub(crate) fn disconnected(&self) {
+        let mut state = self.lock();
+        state.logs.disconnected();
+        state.ring.disconnected();
+    }
+
     /// Everything of `index` up to `seq` is on a disk elsewhere.
     pub(crate) fn durable(&self, index: Index, seq: u64) {
         let mut state = self.lock();

@@ -69,6 +69,10 @@ impl Ring {
         self.given = 0;
     }
 
+    pub(super) fn disconnected(&mut self) {
+        self.connected = false;
+    }
+
     pub(super) fn next(&mut self) -> Option<Parcel> {
         if !self.connected {
             return None;
