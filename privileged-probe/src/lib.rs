@@ -10,6 +10,7 @@ pub mod config;
 pub mod doctor;
 pub mod life;
 pub mod outbox;
+pub mod pod_log;
 pub mod privilege;
 pub mod seccomp;
 pub mod serve;

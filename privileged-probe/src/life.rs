@@ -8,6 +8,7 @@
 use crate::cli::LogFormat;
 use crate::config::Options;
 use crate::outbox::Outbox;
+use crate::pod_log;
 use crate::privilege::{self, Proof, Refusal};
 use crate::serve::{Door, Limits, ListenError, Serve};
 use crate::{doctor, seccomp, vitals};
@@ -19,6 +20,7 @@ use std::io::{IsTerminal, Read};
 use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -99,7 +101,7 @@ fn start(options: &Options) -> Result<(), End> {
     let mut features = Vec::new();
     let door = Door::open(&options.socket, &options.peer)?;
     cpu_feature(options, &mut features);
-    log_feature(options, &mut features);
+    let logs = open_logs(options, &mut features);
 
     privilege::drop()?;
     let mut proofs = privilege::prove_drop();
@@ -113,6 +115,13 @@ fn start(options: &Options) -> Result<(), End> {
     let serve = Serve { listener: door.listener, rule: options.peer, hello, limits: Limits::default() };
     let mut crew = Crew::new(&outbox);
     crew.spawn("door", move |outbox| serve.run(outbox).map_err(|e| e.to_string()))?;
+
+    if let Some(logs) = logs {
+        crew.spawn("logs", move |outbox| {
+            logs.run(outbox);
+            Ok(())
+        })?;
+    }
 
     let systemd = systemd();
     seccomp::apply().map_err(|why| Refusal::Step { step: "locking in", why })?;
@@ -157,12 +166,21 @@ fn cpu_feature(options: &Options, features: &mut Vec<Feature>) {
     features.push(Feature { name: "cpu".into(), on: false, reason });
 }
 
-fn log_feature(options: &Options, features: &mut Vec<Feature>) {
-    let reason = match &options.logs {
-        None => "switched off by configuration",
-        Some(_) => "this build of the probe holds no log reader",
+/// Opens log roots while that is allowed; says why if there is nothing to read.
+fn open_logs(options: &Options, features: &mut Vec<Feature>) -> Option<pod_log::Logs> {
+    let opened = match &options.logs {
+        None => Err("switched off by configuration".into()),
+        Some(logs) => {
+            // The default root is for nodes with pods; a machine without them need not be told that it has none.
+            let asked = |root: &&PathBuf| root.as_os_str() != pod_log::PODS_ROOT || root.is_dir();
+            let roots = logs.roots.iter().filter(asked).cloned().collect();
+            let wanted = pod_log::Options { roots, files: logs.files.clone(), state: options.state.clone() };
+            pod_log::Logs::open(&wanted).map_err(|e| e.to_string())
+        }
     };
-    features.push(Feature { name: "logs".into(), on: false, reason: reason.into() });
+    let reason = opened.as_ref().err().cloned().unwrap_or_default();
+    features.push(Feature { name: "logs".into(), on: opened.is_ok(), reason });
+    opened.ok()
 }
 
 fn hello(options: &Options, features: Vec<Feature>) -> std::io::Result<Hello> {

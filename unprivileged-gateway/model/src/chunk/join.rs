@@ -178,11 +178,17 @@ impl Joiner {
             // The same file where it stopped, or the one that a rotation put in its place.
             (open.source.is(piece.file) && open.next == piece.file.offset && !open.handed)
                 || (open.handed && !open.source.is(piece.file) && piece.file.offset == 0)
+                || self.is_told_again(piece, open)
         });
         if !stays {
             self.close(&key, &|_| true);
         }
         Walk { source, key, at: 0, line: 0, ended: false }
+    }
+
+    /// The end of an earlier file that is said once more, after a probe's restart: nothing of it is open.
+    fn is_told_again(&self, piece: &Piece<'_>, open: &Open) -> bool {
+        piece.raw.is_empty() && !open.source.is(piece.file)
     }
 
     /// The next line of the frame, or of what it closes. None: the frame is read.
@@ -288,6 +294,9 @@ impl Joiner {
 
     /// The frame is read: notes where the file goes on, and closes what will not.
     fn end(&mut self, piece: &Piece<'_>, walk: &Walk) {
+        if self.open.get(&walk.key).is_some_and(|open| self.is_told_again(piece, open)) {
+            return;
+        }
         let reason = piece.file.end.as_deref();
         if let Some("rotated") = reason {
             // An unfinished line of the old file stays unfinished; a container's half record is continued in the new one.

@@ -128,6 +128,17 @@ fn what_cannot_continue_a_line_closes_it() {
 }
 
 #[test]
+fn the_end_of_an_earlier_file_told_again_tears_nothing() {
+    let mut feed = Feed::new(1000, 100_000);
+    let half = format!("{TIME} stdout P a\n");
+    let end = half.len() as u64;
+    let again = FileRef { end: Some("rotated".into()), offset: 99, ..pod_file(1, "0.log.1") };
+    feed.feed(1, &pod_file(2, "0.log"), half.as_bytes()).feed(2, &again, b"");
+    feed.feed(3, &FileRef { offset: end, ..pod_file(2, "0.log") }, format!("{TIME} stdout F b\n").as_bytes());
+    assert_eq!(feed.out, ["stdout|ab"]);
+}
+
+#[test]
 fn an_evicted_file_goes_on_where_it_stopped() {
     let mut feed = Feed::new(1000, 100_000);
     let first = FileRef { end: Some("evicted".into()), ..plain_file() };
