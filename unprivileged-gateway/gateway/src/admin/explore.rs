@@ -1,10 +1,11 @@
-//! `/api/v1/logs`, `traces`, `series` and `query_range`: questions of the page to the local view.
+//! `/api/v1/logs`, `traces`, `series`, `query_range`, `processes` and `profile`: questions of the page to the local view.
 
 use super::answer::{ApiError, json};
 use super::query::Query;
 use super::{App, blocking};
 use crate::view::{
-    LINES_MAX, LineId, LogFilter, LogQuery, NAMES_MAX, RangeQuery, Selector, TRACES_MAX, TraceOrder, TraceQuery, View,
+    LINES_MAX, LineId, LogFilter, LogQuery, NAMES_MAX, ProfileQuery, RangeQuery, Selector, TRACES_MAX, TraceOrder,
+    TraceQuery, View,
 };
 use axum::extract::State;
 use axum::response::Response;
@@ -133,5 +134,31 @@ pub(super) async fn query_range(State(app): State<Arc<App>>, uri: Uri) -> Answer
     };
     let _place = place(&app).await?;
     let answer = blocking(move || view.range(&asked)).await?;
+    Ok(json(StatusCode::OK, &answer))
+}
+
+/// Service, process and time. Errors: a number that is none.
+fn stacks(query: &Query) -> Result<ProfileQuery, ApiError> {
+    Ok(ProfileQuery {
+        service: query.text("service").to_owned(),
+        pid: query.number("pid")?,
+        from_ms: query.number("from_ms")?,
+        to_ms: query.number("to_ms")?,
+    })
+}
+
+pub(super) async fn processes(State(app): State<Arc<App>>, uri: Uri) -> Answer {
+    let view = view(&app)?;
+    let asked = stacks(&Query::parse(uri.query()))?;
+    let _place = place(&app).await?;
+    let answer = blocking(move || view.processes(&asked)).await?;
+    Ok(json(StatusCode::OK, &answer))
+}
+
+pub(super) async fn profile(State(app): State<Arc<App>>, uri: Uri) -> Answer {
+    let view = view(&app)?;
+    let asked = stacks(&Query::parse(uri.query()))?;
+    let _place = place(&app).await?;
+    let answer = blocking(move || view.profile(&asked)).await?;
     Ok(json(StatusCode::OK, &answer))
 }

@@ -170,6 +170,8 @@ fn router(app: Arc<App>) -> Router {
         .route("/traces/{id}", get(explore::trace))
         .route("/series", get(explore::series))
         .route("/query_range", get(explore::query_range))
+        .route("/processes", get(explore::processes))
+        .route("/profile", get(explore::profile))
         .route("/probe", get(probe))
         .route("/config", get(config))
         .route("/wal/stats", get(wal::stats))

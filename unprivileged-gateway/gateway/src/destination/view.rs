@@ -115,6 +115,7 @@ impl Feed {
             Ok((Kind::OtlpTraces, sidecar, raw)) => self.view.traces(frame.seq, &sidecar, raw),
             Ok((Kind::OtlpMetrics, sidecar, raw)) => self.view.otlp_metrics(frame.seq, &sidecar, raw),
             Ok((Kind::Series, sidecar, raw)) => self.view.series(frame.seq, &sidecar, raw),
+            Ok((Kind::Pprof, sidecar, raw)) => self.view.profiles(frame.seq, &sidecar, raw),
             Ok((Kind::LogChunk, ..)) => return self.show_lines(frame),
             Ok(_) => return,
             Err(e) => return tracing::warn!(seq = frame.seq, error = %e, "left out of the local view"),

@@ -10,6 +10,7 @@ mod line;
 mod logs;
 mod metrics;
 mod otlp_metrics;
+mod profiles;
 mod span;
 mod text;
 mod traces;
@@ -20,6 +21,9 @@ pub use metrics::{
     BadSelector, NAMES_MAX, NameRow, NamesAnswer, POINTS_MAX, RangeAnswer, RangeQuery, RangeRow, SERIES_ANSWERED_MAX,
     Selector,
 };
+pub use profiles::{
+    GROUPS_MAX, Group, NODES_MAX, PROCESSES_MAX, ProcessRow, ProcessesAnswer, ProfileAnswer, ProfileQuery, Timeline,
+};
 pub use traces::{SPANS_MAX, ShownSpan, TRACES_MAX, TraceDetail, TraceOrder, TraceQuery, TraceRow, TracesAnswer};
 
 use line::Chunk;
@@ -27,6 +31,7 @@ use logs::{Logs, Sieve};
 use metrics::Metrics;
 use model::chunk::{FileLabels, join};
 use model::envelope::Sidecar;
+use profiles::Profiles;
 use serde::Serialize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -56,6 +61,9 @@ pub struct ViewStats {
     pub spans_evicted: u64,
     pub series: u64,
     pub samples_evicted: u64,
+    /// Windows of stacks held, and samples in those that were let go for want of room.
+    pub profiles: u64,
+    pub stacks_evicted: u64,
     /// Over all signals; `None` while it is empty.
     pub covers: Option<Covers>,
     /// Traces ever begun, for "how many are new".
@@ -87,6 +95,7 @@ struct Held {
     logs: Logs,
     traces: Traces,
     metrics: Metrics,
+    profiles: Profiles,
 }
 
 impl View {
@@ -190,6 +199,22 @@ impl View {
         taken.map_err(|e| NotShown { seq, signal: "metrics", source: e.into() })
     }
 
+    /// Shows one frame of the profiles' log; gives its number of samples. Otherwise as [`View::logs`].
+    pub fn profiles(&self, seq: u64, sidecar: &Sidecar, raw: &[u8]) -> Result<u64, NotShown> {
+        if self.held().profiles.last_seq.is_some_and(|last| seq <= last) {
+            return Ok(0);
+        }
+        let window = profiles::Window::read(sidecar, raw);
+        let window = window.map_err(|e| NotShown { seq, signal: "profiles", source: e.into() })?;
+        let samples = window.samples();
+        let mut held = self.held();
+        held.profiles.last_seq = Some(seq);
+        held.profiles.push(window);
+        held.make_room(self.0.max);
+        held.expire(sidecar.received_at.saturating_sub(self.0.window));
+        Ok(samples)
+    }
+
     /// Lets go what is older than the window; to be called now and then, so that silence clears the view too. `now`: unix ns.
     pub fn expire(&self, now: u64) {
         self.held().expire(now.saturating_sub(self.0.window));
@@ -247,9 +272,26 @@ impl View {
         self.held().metrics.range(query)
     }
 
+    /// Who used the processors.
+    pub fn processes(&self, query: &ProfileQuery) -> ProcessesAnswer {
+        let (windows, covers) = self.windows(query);
+        profiles::processes(&windows, covers)
+    }
+
+    /// In which functions. Opens every window that is asked for: call it where waiting is allowed.
+    pub fn profile(&self, query: &ProfileQuery) -> ProfileAnswer {
+        let (windows, covers) = self.windows(query);
+        profiles::flame_graph(&windows, covers, query)
+    }
+
+    fn windows(&self, query: &ProfileQuery) -> (Vec<Arc<profiles::Window>>, Covers) {
+        let held = self.held();
+        (held.profiles.matching(query), held.profiles.covers())
+    }
+
     pub fn stats(&self) -> ViewStats {
         let held = self.held();
-        let sides = [held.logs.covers(), held.traces.covers(), held.metrics.covers()];
+        let sides = [held.logs.covers(), held.traces.covers(), held.metrics.covers(), held.profiles.covers()];
         let filled = sides.iter().filter(|covers| covers.to_ms > 0);
         let covers = filled.copied().reduce(|a, b| Covers {
             from_ms: a.from_ms.min(b.from_ms),
@@ -265,6 +307,8 @@ impl View {
             spans_evicted: held.traces.evicted,
             series: held.metrics.series() as u64,
             samples_evicted: held.metrics.evicted,
+            profiles: held.profiles.len() as u64,
+            stacks_evicted: held.profiles.evicted,
             covers,
             traces_seen: held.traces.seen(),
         }
@@ -308,15 +352,15 @@ macro_rules! shelf {
         }
     )*};
 }
-shelf!(Logs, Traces, Metrics);
+shelf!(Logs, Traces, Metrics, Profiles);
 
 impl Held {
-    fn shelves(&mut self) -> [&mut dyn Shelf; 3] {
-        [&mut self.logs, &mut self.traces, &mut self.metrics]
+    fn shelves(&mut self) -> [&mut dyn Shelf; 4] {
+        [&mut self.logs, &mut self.traces, &mut self.metrics, &mut self.profiles]
     }
 
     fn bytes(&self) -> usize {
-        self.logs.bytes + self.traces.bytes + self.metrics.bytes
+        self.logs.bytes + self.traces.bytes + self.metrics.bytes + self.profiles.bytes
     }
 
     /// Oldest first, but no signal below a quarter of the room for another's sake.

@@ -2,6 +2,7 @@
 
 mod answers;
 mod door;
+mod profiles;
 mod streams;
 
 use super::*;
