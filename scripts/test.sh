@@ -43,7 +43,9 @@ need patch patch "taking one rule away at a time" || fail "patch is missing: apt
 
 promtool=$(unpacked prometheus usr/bin/promtool) && export BULKHEAD_PROMTOOL=$promtool
 exporter=$(unpacked prometheus-node-exporter usr/bin/prometheus-node-exporter) && export BULKHEAD_NODE_EXPORTER=$exporter
-journal_remote=$(unpacked systemd-journal-remote usr/lib/systemd/systemd-journal-remote) && export BULKHEAD_JOURNAL_REMOTE=$journal_remote
+journal_remote=$(unpacked systemd-journal-remote lib/systemd/systemd-journal-remote || unpacked systemd-journal-remote usr/lib/systemd/systemd-journal-remote) &&
+    export BULKHEAD_JOURNAL_REMOTE=$journal_remote
+journal_library=$(unpacked libmicrohttpd12 "usr/lib/$(uname -m)-linux-gnu/libmicrohttpd.so.12") && export BULKHEAD_JOURNAL_REMOTE_LIBS=${journal_library%/*}
 
 step "format" cargo fmt --all --check
 step "lint" cargo clippy --locked --workspace --all-targets --profile ci -- -D warnings

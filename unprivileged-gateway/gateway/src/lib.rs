@@ -10,6 +10,7 @@ pub mod config;
 pub mod demo;
 pub mod destination;
 pub mod host;
+pub mod journal;
 pub mod own;
 pub mod probe;
 pub mod receiver;

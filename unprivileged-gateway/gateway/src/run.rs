@@ -9,6 +9,7 @@ use crate::cli::Exit;
 use crate::config::{Auth, Config, Loaded};
 use crate::destination;
 use crate::host::{self, Host};
+use crate::journal;
 use crate::own::{self, Own};
 use crate::probe::{self, Board};
 use crate::receiver::{self, LocalAddrs};
@@ -81,6 +82,10 @@ async fn serve(loaded: Loaded) -> Result<(), Failure> {
         destination::start::start(&config, &store, &stopped).map_err(|e| Failure(Exit::Config, e.to_string()))?;
     let shown = view.clone();
     threads.extend(client);
+    threads.extend(
+        journal::start(&config, &store, &telemetry, &stopped)
+            .map_err(|e| Failure(Exit::Failed, format!("no thread for the journal: {e}")))?,
+    );
     if let Some(view) = view {
         threads.extend(
             destination::view::start(&config, &store, &view, &stopped)

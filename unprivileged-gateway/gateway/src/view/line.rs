@@ -7,6 +7,7 @@
 use super::value::{VALUE_BYTES_MAX, cut, head, hex, metadata_name, text};
 use model::chunk::{FileLabels, join};
 use model::envelope::Sidecar;
+use model::loki::JOURNAL;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
@@ -209,6 +210,19 @@ fn group(resource: &[KeyValue], scope: &InstrumentationScope, sidecar: &Sidecar)
         group.labels.insert("job".to_owned(), format!("{namespace}{}", group.service));
     }
     group.labels.insert("exporter".to_owned(), "OTLP".to_owned());
+    if let Some(job) = group.metadata.remove(&metadata_name(JOURNAL)) {
+        return journal_group(group, job);
+    }
+    group
+}
+
+/// Labels of the system journal, as the Loki encoder gives them.
+fn journal_group(mut group: Group, job: String) -> Group {
+    group.labels = BTreeMap::from([("job".to_owned(), job)]);
+    for (attribute, label) in [("systemd_unit", "unit"), ("host_name", "hostname"), ("level", "level")] {
+        let value = group.metadata.remove(attribute).filter(|value| !value.is_empty());
+        group.labels.extend(value.map(|value| (label.to_owned(), value)));
+    }
     group
 }
 

@@ -32,6 +32,7 @@ use std::sync::Arc;
 
 pub use encoder::Encoder;
 pub use encoder::lines::{LineAdded, RefusedLine};
+pub use resource::JOURNAL;
 
 /// What a line looks like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -35,6 +35,12 @@ const LABELS: [(&str, &str); 5] = [
     ("k8s.container.name", "container"),
 ];
 
+/// An entry of the system journal says by this attribute what its `job` is; its labels are those of interface.md's row "files,
+/// journal", and the name of its service is none of them.
+pub const JOURNAL: &str = "bulkhead.journal";
+const JOURNAL_LABELS: [(&str, &str); 5] =
+    [(JOURNAL, "job"), ("systemd.unit", "unit"), ("host.name", "hostname"), ("level", "level"), ("service.name", "")];
+
 /// JSON of a nested value that would be a label stops soon after this; no backend takes a label half as long.
 pub(super) const NESTED_LABEL_BYTES_MAX: usize = 64 << 10;
 
@@ -166,6 +172,9 @@ fn learn(bytes: &[u8], sidecar: &Sidecar, options: &Options) -> Result<Known, Od
             _ => {}
         }
     }
+    let is_journal = |kv: &&[u8]| key_value(kv).is_ok_and(|(name, _)| name == JOURNAL.as_bytes());
+    let journal = attributes.iter().any(is_journal);
+    let table = if journal { &JOURNAL_LABELS } else { &LABELS };
     let mut enriched = Vec::new();
     let enrichment: Vec<Vec<u8>> = sidecar.enrichment.iter().map(|(name, value)| encode(name, value)).collect();
     // What was known at receipt comes first and so is the weaker one, for labels and for metadata.
@@ -174,19 +183,21 @@ fn learn(bytes: &[u8], sidecar: &Sidecar, options: &Options) -> Result<Known, Od
         if options.line == Line::AlloyJson {
             put_bytes(&mut enriched, 1, kv);
         }
-        match LABELS.iter().position(|l| l.0.as_bytes() == name) {
+        match table.iter().position(|l| l.0.as_bytes() == name) {
             Some(i) => values[i] = Some(label_value(any)?),
             None => metadata.attribute(kv, limits.metadata_bytes)?,
         }
     }
     metadata.settle();
     let mut labels = Labels::default();
-    for ((_, label), value) in LABELS.iter().zip(&values) {
+    for ((_, label), value) in table.iter().zip(&values).filter(|((_, label), _)| !label.is_empty()) {
         labels.set(label, value.as_deref().unwrap_or_default());
     }
-    labels.set("exporter", b"OTLP");
-    let [name, namespace] = [&values[0], &values[1]].map(|v| v.as_deref().unwrap_or_default());
-    labels.set("job", &job(namespace, name));
+    if !journal {
+        labels.set("exporter", b"OTLP");
+        let [name, namespace] = [&values[0], &values[1]].map(|v| v.as_deref().unwrap_or_default());
+        labels.set("job", &job(namespace, name));
+    }
     labels.under(&options.external_labels);
     let (labels, offence) = labels.finish(limits);
     Ok(Known {
