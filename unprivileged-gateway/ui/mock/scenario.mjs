@@ -1,7 +1,7 @@
 // Invented data for tests of the page, one scenario a name. A seed gives the same records every time; only the clock moves on.
 // Never shipped: the gateway embeds dist/ alone.
 
-export const SCENARIOS = ['well', 'first', 'down', 'full', 'off', 'locked', 'gap'];
+export const SCENARIOS = ['well', 'first', 'down', 'full', 'off', 'locked', 'gap', 'noprobe', 'unexpected', 'hostile', 'huge'];
 
 const GIB = 2 ** 30;
 const SERVICES = ['storefront', 'catalog-api', 'checkout', 'payment', 'orders-db'];

@@ -6,6 +6,7 @@ import { createServer } from 'node:http';
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { Four } from './four.mjs';
 import { Scenario, SCENARIOS, matcher } from './scenario.mjs';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
@@ -17,7 +18,7 @@ const HEADERS = { 'content-security-policy': CSP, 'x-content-type-options': 'nos
 
 export class Mock {
   constructor({ scenario = 'well', auto = true, dist = DIST } = {}) {
-    this.scenario = new Scenario(scenario);
+    this.play(scenario);
     this.dist = dist;
     this.auto = auto; // send lines by itself
     this.mute = false; // no event stream
@@ -44,8 +45,13 @@ export class Mock {
 
   /** Another scenario, from one second to the next. */
   become(name) {
-    this.scenario = new Scenario(name);
+    this.play(name);
     this.tick();
+  }
+
+  play(name) {
+    this.scenario = new Scenario(name);
+    this.four = new Four(name, this.scenario.started);
   }
 
   /** Lines to every tail that asks for them. */
@@ -78,9 +84,14 @@ export class Mock {
     if (route === 'status') return json(response, 200, this.scenario.status(now));
     if (route === 'history') return json(response, 200, this.scenario.history(now, Number(url.searchParams.get('window_s') ?? 900)));
     if (route === 'config') return json(response, 200, this.scenario.config());
+    if (route === 'probe') return json(response, 200, this.four.probe(now));
     if (this.scenario.name === 'off') return json(response, 409, { error: 'the local view is off' });
     if (route === 'logs') return json(response, 200, this.scenario.logs(now, url.searchParams));
     if (route === 'traces') return json(response, 200, this.scenario.traces(now, url.searchParams));
+    if (route === 'series') return json(response, 200, this.four.series(now, url.searchParams));
+    if (route === 'query_range') return json(response, 200, this.four.range(now, url.searchParams));
+    if (route === 'processes') return json(response, 200, this.four.processes(now, url.searchParams));
+    if (route === 'profile') return json(response, 200, this.four.profile(now, url.searchParams));
     const trace = /^traces\/(.+)$/.exec(route);
     const found = trace && this.scenario.trace(trace[1], now);
     return found ? json(response, 200, found) : json(response, 404, { error: trace ? 'no such trace is held' : 'no such path' });

@@ -1,7 +1,7 @@
 // Pages of signals that this version does not handle yet. They say what will feed them and what to use until then; they draw nothing.
 import type { Page } from './app';
 import { h, type Child } from './dom/element';
-import { head, keyValues, link } from './dom/parts';
+import { head, keyValues } from './dom/parts';
 
 interface Later {
   title: string;
@@ -46,18 +46,6 @@ export const profiles = later({
   now: 'An SDK that sends profiles is told that they are not served; it keeps them. Nothing here is sampled or guessed.',
 });
 
-export const metrics = later({
-  title: 'Metrics',
-  icon: 'metrics',
-  key: 'm',
-  lead: 'No metrics in this version.',
-  feeds: [
-    ['Scrapes', 'of this gateway, its host, and targets from files, annotations and ServiceMonitors'],
-    ['OTLP', 'metrics that an SDK pushes'],
-  ],
-  now: ['An SDK that pushes metrics is told that they are not served; ', h('code', null, 'OTEL_METRICS_EXPORTER=none'), ' keeps it quiet. The gateway’s own numbers are at ', link('/metrics', 'metrics'), ' for any scraper.'],
-});
-
 export const targets = later({
   title: 'Targets',
   icon: 'targets',
@@ -80,16 +68,4 @@ export const cluster = later({
     ['The ring', 'which peer owns which target, and who disagrees'],
   ],
   now: 'One gateway takes, keeps and delivers by itself; several of them do not know of each other yet.',
-});
-
-export const probe = later({
-  title: 'Probe',
-  icon: 'probe',
-  key: 'b',
-  lead: 'No probe is connected.',
-  feeds: [
-    ['The probe', 'a second, privileged process on the same machine that opens pod logs and samples stacks, and hands them over'],
-    ['Its own counters', 'samples and bytes lost by cause, what it costs, which privileges it really holds'],
-  ],
-  now: 'The gateway never holds a privilege itself. What arrives now comes over OTLP.',
 });

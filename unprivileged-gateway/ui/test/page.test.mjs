@@ -8,7 +8,7 @@ import { findChromium, openPage, startBrowser } from './browser.mjs';
 
 const AXE = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const PAGES = ['overview', 'profiles', 'logs', 'traces', 'metrics', 'targets', 'cluster', 'probe', 'config'];
-const READY = { overview: '[data-testid=ledger-row]', logs: '[data-testid=log-line]', traces: '[data-testid=waterfall]', config: '[data-testid=config]' };
+const READY = { overview: '[data-testid=ledger-row]', logs: '[data-testid=log-line]', traces: '[data-testid=waterfall]', config: '[data-testid=config]', metrics: '.mini .legend .dim', probe: '[data-testid=cpu]' };
 
 let browser;
 before(async () => (browser = await startBrowser(await findChromium())));

@@ -159,3 +159,119 @@ export interface ConfigAnswer {
   files: string[];
   explain: Explained[];
 }
+
+export interface SeriesName {
+  name: string;
+  /** `gauge`, `counter`, `histogram`, or empty where nobody said. */
+  type: string;
+  help: string;
+  series: number;
+  labels: Record<string, string[]>;
+}
+
+export interface SeriesAnswer {
+  covers: Covers;
+  total: number;
+  names: SeriesName[];
+}
+
+export type Point = readonly [t_ms: number, value: number | null];
+
+export interface RangeAnswer {
+  covers: Covers;
+  name: string;
+  type: string;
+  rate: boolean;
+  step_ms: number;
+  /** Series that matched and are not here. */
+  cut: number;
+  series: { labels: Record<string, string>; points: Point[] }[];
+}
+
+export interface ProcessGroup {
+  service: string;
+  comm: string;
+  container: string;
+  namespace: string;
+  pod: string;
+  samples: number;
+  cpu_ms: number;
+  processes: { pid: number; comm: string; samples: number }[];
+}
+
+export interface ProcessesAnswer {
+  covers: Covers;
+  total_samples: number;
+  period_ns: number;
+  groups: ProcessGroup[];
+  timeline: { t0_ms: number; step_ms: number; cores: (number | null)[] };
+}
+
+/** Parent (node 0 is the root, parents come first), name, file, kind (0 user, 1 kernel, 2 python, 3 truncated), self, total. */
+export type ProfileNode = readonly [parent: number, name: number, file: number, kind: number, self: number, total: number];
+
+export interface ProfileAnswer {
+  covers: Covers;
+  samples: number;
+  period_ns: number;
+  ends: Record<string, number>;
+  names: string[];
+  files: string[];
+  nodes: ProfileNode[];
+  /** Nodes that were left out because they are many and small. */
+  cut?: number;
+}
+
+export interface Named {
+  name: string;
+  value: number;
+}
+
+export interface ProbeStatus {
+  at_ns: number;
+  hz_now: number;
+  cpus: { cpu: number; samples: number }[];
+  lost: Named[];
+  ends: Named[];
+  log: { read: number; sent: number; durable: number; waiting: number; files_open: number; files_known: number };
+  files_refused: Named[];
+  log_dropped: Named[];
+  /** Bit masks; bits above 40 are not used by any kernel so far, so a double holds them. */
+  caps: Record<'effective' | 'permitted' | 'inheritable' | 'ambient' | 'bounding', number>;
+  no_new_privs: boolean;
+  seccomp: number;
+  uid: number;
+  gid: number;
+  groups: number[];
+  dropped_proof: [what: string, refused: boolean][];
+  nursery: { alive: boolean; parsers_run: number; failed: number; killed: number };
+  rows_used: number;
+  rows_max: number;
+  processes: number;
+  rss_bytes: number;
+  cpu_ns: number;
+  bpf_ns: number;
+  ring_bytes: number;
+  ring_max: number;
+  stacks_dropped: number;
+}
+
+export interface ProbeHello {
+  host: string;
+  kernel: string;
+  cpus: number;
+  hz: number;
+  start: string;
+  features: { name: string; on: boolean; reason: string }[];
+}
+
+export interface ProbeAnswer {
+  configured: boolean;
+  connected: boolean;
+  socket?: string;
+  since_ms?: number | null;
+  last_error?: { at_ms: number; text: string } | null;
+  hello?: ProbeHello | null;
+  status?: ProbeStatus | null;
+  rates?: { cpus: { cpu: number; per_s: number }[]; lost_per_s: number; log_bytes_per_s: number; probe_cpu_percent: number } | null;
+}
