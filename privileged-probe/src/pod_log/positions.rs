@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Files remembered.
@@ -155,7 +156,8 @@ impl Positions {
         let mut bytes = rmp_serde::to_vec_named(&stored).map_err(io::Error::other)?;
         bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
         let temporary = self.folder.join("positions.new");
-        let mut file = File::create(&temporary)?;
+        // Names of pods and files are nobody else's business.
+        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         file.write_all(&bytes)?;
         file.sync_all()?;
         fs::rename(&temporary, self.folder.join(NAME))?;
