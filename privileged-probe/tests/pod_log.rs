@@ -103,6 +103,23 @@ fn a_shortened_file_is_a_new_generation_and_begins_anew() {
 }
 
 #[test]
+fn a_file_shortened_below_what_was_handed_over_is_a_new_generation_although_no_receipt_came() {
+    let (node, desk) = (Node::new(), Desk::new().slow());
+    let file = node.path("plain/a.log");
+    append(&file, "header\none\ntwo\n");
+    let reader = Reader::start(&desk, &node.options());
+    desk.until_text(&file.display().to_string(), "header\none\ntwo\n");
+    reader.stop();
+    fs::write(&file, "header\n3\n").expect("rewritten");
+    let desk = desk.reconnect();
+    let reader = Reader::start(&desk, &node.options());
+    desk.until("the second generation", |held| {
+        held.streams.iter().any(|((_, generation), bytes)| *generation == 1 && bytes == b"header\n3\n")
+    });
+    reader.stop();
+}
+
+#[test]
 fn a_file_that_is_rewritten_longer_than_before_is_noticed_by_its_first_line() {
     let (node, desk) = (Node::new(), Desk::new());
     let file = node.path("plain/a.log");
