@@ -95,7 +95,7 @@ export class Four {
   }
 
   profile(now, params) {
-    if (this.silent) return { covers: { from_ms: 0, to_ms: 0, evicted: 0 }, samples: 0, period_ns: 0, ends: {}, names: [''], files: [''], nodes: [[-1, 0, 0, 0, 0, 0]], cut: 0 };
+    if (this.silent) return { covers: { from_ms: 0, to_ms: 0, evicted: 0 }, samples: 0, period_ns: 0, ends: {}, names: [''], files: [''], nodes: [[0, 0, 0, 0, 0, 0]], cut: 0 };
     const tree = this.name === 'huge' ? huge() : this.name === 'hostile' ? hostile() : shop(params.get('service') ?? '', share(now, params));
     return { covers: this.covers(now), period_ns: PERIOD_NS, ...tree };
   }
@@ -135,7 +135,7 @@ function share(now, params) {
 class Tree {
   names = [''];
   files = [''];
-  nodes = [[-1, 0, 0, 0, 0, 0]];
+  nodes = [[0, 0, 0, 0, 0, 0]];
   ids = new Map([['', 0]]);
 
   id(list, text) {
@@ -151,7 +151,7 @@ class Tree {
     for (const frame of frames) {
       const kind = frame.startsWith('k:') ? 1 : frame.startsWith('p:') ? 2 : frame.startsWith('t:') ? 3 : 0;
       const name = this.id(this.names, kind === 3 ? `[truncated: ${frame.slice(2)}]` : kind ? frame.slice(2) : frame);
-      let next = this.nodes.findIndex((n) => n[0] === at && n[1] === name);
+      let next = this.nodes.findIndex((n, i) => i > 0 && n[0] === at && n[1] === name);
       if (next < 0) next = this.nodes.push([at, name, kind ? 0 : this.id(this.files, file), kind, 0, 0]) - 1;
       this.nodes[next][5] += count;
       at = next;
@@ -200,7 +200,7 @@ function hostile() {
 /** 50,000 nodes, the most that an answer holds: wide at the top, deep at the right. */
 function huge() {
   const names = ['', ...Array.from({ length: 9_000 }, (_, i) => `module_${i % 97}::function_${i}`)];
-  const nodes = [[-1, 0, 0, 0, 0, 0]];
+  const nodes = [[0, 0, 0, 0, 0, 0]];
   for (let i = 1; i < 50_000; i++) {
     const parent = i < 40 ? 0 : Math.floor(i / (2 + 3 * noise(i)));
     nodes.push([parent, 1 + Math.floor(noise(i * 3) * 9_000), 0, noise(i) > 0.9 ? 1 : noise(i) < 0.01 ? 3 : 0, 1 + Math.floor(noise(i * 7) * 20), 0]);

@@ -25,6 +25,15 @@ export function noise(n) {
 
 const hex = (n, digits) => Array.from({ length: digits }, (_, i) => Math.floor(noise(n * 131 + i) * 16).toString(16)).join('');
 
+/** Lines come over OTLP, from pods, from files and from the journal; each with the labels of its kind. */
+function labelsOf(i, service) {
+  if (i % 3 === 0) return { service_name: service, namespace: 'shop', exporter: 'OTLP' }; // those with a trace
+  if (i % 7 === 1) return { job: 'syslog', filename: '/var/log/syslog', hostname: 'n1' };
+  if (i % 7 === 2) return { job: 'systemd-journal', unit: 'ssh.service', hostname: 'n1', level: 'info' };
+  if (i % 7 === 3) return { namespace: 'shop', pod: `${service}-5f7b9c-kq4tz`, container: service, app: service, job: `shop/${service}`, stream: 'stderr' };
+  return { service_name: service, namespace: 'shop', exporter: 'OTLP' };
+}
+
 export class Scenario {
   constructor(name, now = Date.now()) {
     this.name = name;
@@ -63,18 +72,23 @@ export class Scenario {
       });
       destinations.push({ ...base, kind: 'otlp', name: 'tempo', signals: ['traces'], url: '127.0.0.1:14317', state: 'ok', accepted: spans, sent: spans - 229, waiting: { records: 229, bytes: 68_700, oldest_age_s: 0.051 }, quarantined: 0, sent_bytes: spans * 150 });
     }
-    if (this.name !== 'off') destinations.push({ ...base, kind: 'view', name: 'local', signals: ['logs', 'traces'], url: '', state: 'idle', accepted: logs + spans, sent: logs + spans, waiting: { records: 0, bytes: 0, oldest_age_s: 0 }, quarantined: 0, sent_bytes: 0 });
+    if (this.name !== 'off') destinations.push({ ...base, kind: 'view', name: 'local', signals: ['logs', 'metrics', 'traces', 'profiles'], url: '', state: 'idle', accepted: logs + spans + many(136), sent: logs + spans + many(136), waiting: { records: 0, bytes: 0, oldest_age_s: 0 }, quarantined: 0, sent_bytes: 0 });
     return {
       now_ms: now,
       node: { name: 'n1', id: hex(5, 32), version: '0.1.0', started_ms: this.started, role: 'node' },
       ready: { ok: true, why: [] },
       storage: { path: '/var/lib/bulkhead', max_bytes: 8 * GIB, bytes: heldBytes + 3e7, segments: 24, state: this.name === 'full' ? 'high' : 'ok', thresholds: [0.7, 0.85, 0.95], commit: { count: many(180), p50_ms: s ? 0.9 : null, p99_ms: s ? 2.7 : null } },
       memory: { budget_bytes: 64 * 2 ** 20, used_bytes: 11e6, rss_bytes: 41e6 },
-      signals: { logs: signal(logs, refused, heldBytes / (7 * GIB)), traces: signal(spans, 0, 0.001), metrics: { served: false }, profiles: { served: false } },
+      signals: { logs: signal(logs, refused, heldBytes / (7 * GIB)), traces: signal(spans, 0, 0.001), metrics: signal(many(120), 0, 0.002), profiles: signal(many(16), 0, 0.001) },
       sources: [
         { name: 'otlp/grpc', signal: 'logs', accepted: many(19_024), refused, bytes: many(19_024) * 240 },
         { name: 'otlp/http', signal: 'logs', accepted: many(9_216), refused: 0, bytes: many(9_216) * 240 },
         { name: 'otlp/grpc', signal: 'traces', accepted: spans, refused: 0, bytes: spans * 300 },
+        { name: 'journal', signal: 'logs', accepted: 0, refused: 0, bytes: 0 },
+        { name: 'probe', signal: 'logs', accepted: 0, refused: 0, bytes: 0 },
+        { name: 'host', signal: 'metrics', accepted: many(110), refused: 0, bytes: many(110) * 12 },
+        { name: 'own', signal: 'metrics', accepted: many(10), refused: 0, bytes: many(10) * 12 },
+        { name: 'probe', signal: 'profiles', accepted: many(16), refused: 0, bytes: many(16) * 900 },
       ],
       destinations,
       view: { enabled: this.name !== 'off', bytes: 31e6, max_bytes: 64 * 2 ** 20, covers: s ? { from_ms: now - 840_000, to_ms: now } : null },
@@ -101,6 +115,8 @@ export class Scenario {
         wal_bytes: ramp.map((b) => b + 3e7),
         'in.logs': flat(28_240, 1),
         'in.traces': flat(4_507, 2),
+        'in.metrics': flat(120, 7),
+        'in.profiles': flat(16, 8),
         'out.loki/logs': flat(28_240, 3).map((v, i) => (down && since(i) < 360 ? 0 : v)),
         'out.otlp/tempo': flat(4_507, 4),
         refused: flat(0, 5),
@@ -120,7 +136,7 @@ export class Scenario {
       level,
       service,
       line: text,
-      labels: { service_name: service, namespace: 'shop', exporter: 'OTLP' },
+      labels: labelsOf(i, service),
       metadata: { detected_level: level, k8s_pod_name: `${service}-5f7b9c-kq4tz`, telemetry_sdk_language: 'rust' },
       trace_id: trace,
       span_id: trace ? this.spanId(Math.floor(i / 18), 1) : '',

@@ -34,18 +34,6 @@ function later(o: Later): Page {
   };
 }
 
-export const profiles = later({
-  title: 'Profiles',
-  icon: 'profiles',
-  key: 'p',
-  lead: 'No profiles in this version.',
-  feeds: [
-    ['The probe', 'samples the CPU of every process 97 times a second and sends stacks'],
-    ['Pull', 'fetches pprof endpoints of targets that are configured or annotated'],
-  ],
-  now: 'An SDK that sends profiles is told that they are not served; it keeps them. Nothing here is sampled or guessed.',
-});
-
 export const targets = later({
   title: 'Targets',
   icon: 'targets',

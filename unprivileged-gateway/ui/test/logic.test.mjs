@@ -12,8 +12,8 @@ const root = path.join(path.dirname(fileURLToPath(import.meta.url)), '..');
 const out = await mkdtemp(path.join(tmpdir(), 'bulkhead-logic-'));
 after(() => rm(out, { recursive: true, force: true }));
 
-const modules = ['health', 'history', 'traces/tree', 'dom/format', 'config/paths', 'chart/axis'];
-const source = modules.map((name) => `export * from './src/${name}';`).join('\n') + "\nexport { unexplained } from './src/overview/ledger';\nexport { ordered } from './src/logs/list';\nexport { rank } from './src/shell/palette';";
+const modules = ['health', 'history', 'traces/tree', 'dom/format', 'config/paths', 'chart/axis', 'profiles/tree', 'probe/caps'];
+const source = modules.map((name) => `export * from './src/${name}';`).join('\n') + "\nexport { unexplained } from './src/overview/ledger';\nexport { ordered } from './src/logs/list';\nexport { rank } from './src/shell/palette';\nexport { growing, unitOf, selector, summed, quantile } from './src/metrics/meaning';";
 globalThis.matchMedia = () => ({ matches: false, addEventListener() {} });
 globalThis.document = { createElement: () => ({ setAttribute() {}, append() {}, addEventListener() {}, style: {} }), documentElement: { dataset: {} } };
 globalThis.addEventListener = () => {};
@@ -167,4 +167,80 @@ test('each line of the printed configuration knows its key', () => {
 test('the palette ranks a name that begins with the word first', () => {
   const entry = (name) => ({ group: 'Go to', name, hint: '', run() {} });
   assert.deepEqual(it.rank([entry('my traces'), entry('traces'), entry('logs')], ['trac']).map((e) => e.name), ['traces', 'my traces']);
+});
+
+const profile = (nodes, names) => ({ names: ['', ...names], files: [''], nodes: [[0, 0, 0, 0, 0, nodes.reduce((sum, n) => sum + n[4], 0)], ...nodes] });
+const named = (fns, name) => fns.find((fn) => fn.name === name);
+
+test('a function that calls itself counts once a stack', () => {
+  // f -> f -> g: 10 samples in g, 5 in the inner f.
+  const tree = it.grow(profile([[0, 1, 0, 0, 0, 15], [1, 1, 0, 0, 5, 15], [2, 2, 0, 0, 10, 10]], ['f', 'g']));
+  const fns = it.functions(tree);
+  assert.deepEqual([named(fns, 'f').self, named(fns, 'f').total], [5, 15]);
+  assert.deepEqual([named(fns, 'g').self, named(fns, 'g').total], [10, 10]);
+  assert.equal(it.matched(tree, it.matching(tree, 'f')), 15);
+});
+
+test('callers and callees of a function keep every sample of it', () => {
+  // a -> f -> x (3), b -> f (4), f under f under a (2)
+  const tree = it.grow(profile([[0, 1, 0, 0, 0, 5], [1, 3, 0, 0, 0, 5], [2, 4, 0, 0, 3, 3], [2, 3, 0, 0, 2, 2], [0, 2, 0, 0, 0, 4], [5, 3, 0, 0, 4, 4]], ['a', 'b', 'f', 'x']));
+  const f = named(it.functions(tree), 'f');
+  const kids = (t, node) => [...t.kids.subarray(t.first[node], t.first[node + 1])].map((kid) => [it.nameAt(t, kid), t.total[kid], t.self[kid]]);
+  const up = it.around(tree, f.key, 'callers');
+  assert.deepEqual(kids(up, 0), [['f', 9, 0]]);
+  assert.deepEqual(kids(up, 1), [['a', 5, 5], ['b', 4, 4]]);
+  const down = it.around(tree, f.key, 'callees');
+  assert.deepEqual(kids(down, 1), [['x', 3, 3], ['f', 2, 2]]);
+  assert.equal(down.self[1], 4);
+});
+
+test('a profile that points nowhere is laid out all the same', () => {
+  const tree = it.grow({ names: [''], files: [], nodes: [[0, 0, 0, 0, 0, 9], [7, 99, 99, 9, 9, 9], [-3, 0, 0, 0, 0, 0], [3, 0, 0, 0, 0, 0]] });
+  assert.deepEqual([...tree.parent], [0, 0, 0, 0]);
+  assert.equal(it.nameAt(tree, 1), '(no name)');
+  assert.equal(it.grow({ names: [], files: [], nodes: [] }).count, 1);
+});
+
+test('a chain of fifty thousand frames overflows nothing', () => {
+  const chain = Array.from({ length: 49_999 }, (_, i) => [i, 1 + (i % 3), 0, 0, i === 49_998 ? 1 : 0, 1]);
+  const tree = it.grow(profile(chain, ['a', 'b', 'c']));
+  assert.equal(tree.deepest, 49_999);
+  const [a] = it.functions(tree).filter((fn) => fn.name === 'a');
+  assert.equal(a.total, 1);
+  assert.equal(it.around(tree, a.key, 'callees').count, 50_000);
+});
+
+test('capability sets are decoded to the names of the kernel', () => {
+  assert.deepEqual(it.capabilities(2 ** 19 + 2 ** 39 + 2 ** 38 + 2 ** 21), ['SYS_PTRACE', 'SYS_ADMIN', 'PERFMON', 'BPF']);
+  assert.deepEqual(it.capabilities(2 ** 45), ['bit 45']);
+  assert.deepEqual(it.capabilities(0), []);
+  assert.equal(it.mask(2 ** 19), '0000000000080000');
+});
+
+test('a series name tells its unit, and what only grows is a rate', () => {
+  const plain = (s) => s.replaceAll('\u2009', ' ');
+  const show = (name, rate, n) => plain(it.unitOf(name, rate).text(n));
+  assert.equal(show('node_network_receive_bytes_total', true, 2 ** 20), '1.00 MiB/s');
+  assert.equal(show('node_memory_MemFree_bytes', false, 2 ** 30), '1.00 GiB');
+  assert.equal(show('bulkhead_wal_commit_seconds_bucket', false, 0.0027), '2.70 ms');
+  assert.equal(show('node_cpu_seconds_total', true, 0.5), '0.50');
+  assert.equal(show('node_boot_time_seconds', false, 1_790_000_000), '2026-09-21 14:13:20');
+  assert.equal(show('http_requests_total', true, 12), '12/s');
+  assert.ok(it.growing('counter', 'x') && it.growing('', 'x_total') && !it.growing('gauge', 'x_total'));
+});
+
+test('a value with quotes, backslashes and line ends is one label value in the question', () => {
+  assert.equal(it.selector('up', { a: 'say "x"\\\n' }), 'up{a="say \\"x\\"\\\\\\n"}');
+});
+
+test('series are summed by a label moment by moment, and a hole is no zero', () => {
+  const series = [{ labels: { m: 'a', c: '0' }, points: [[0, 1], [1000, 2]] }, { labels: { m: 'a', c: '1' }, points: [[10, 10], [1000, null]] }, { labels: { m: 'b' }, points: [[0, 5]] }];
+  assert.deepEqual(it.summed(series, 'm', 1000), [{ name: 'a', points: [[0, 11], [1000, 2]] }, { name: 'b', points: [[0, 5]] }]);
+});
+
+test('a quantile lies inside its bucket, and above the last bound it is that bound', () => {
+  const at = (le, n) => ({ name: le, points: [[0, n]] });
+  assert.deepEqual(it.quantile([at('+Inf', 100), at('2', 100), at('1', 50)], 0.75), [[0, 1.5]]);
+  assert.deepEqual(it.quantile([at('1', 10), at('+Inf', 100)], 0.99), [[0, 1]]);
+  assert.deepEqual(it.quantile([at('1', 0), at('+Inf', 0)], 0.5), [[0, null]]);
 });

@@ -8,7 +8,7 @@ import { findChromium, openPage, startBrowser } from './browser.mjs';
 
 const AXE = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const PAGES = ['overview', 'profiles', 'logs', 'traces', 'metrics', 'targets', 'cluster', 'probe', 'config'];
-const READY = { overview: '[data-testid=ledger-row]', logs: '[data-testid=log-line]', traces: '[data-testid=waterfall]', config: '[data-testid=config]', metrics: '.mini .legend .dim', probe: '[data-testid=cpu]' };
+const READY = { overview: '[data-testid=ledger-row]', logs: '[data-testid=log-line]', traces: '[data-testid=waterfall]', config: '[data-testid=config]', metrics: '.mini .legend .dim', probe: '[data-testid=cpu]', profiles: '[data-testid=function-row]' };
 
 let browser;
 before(async () => (browser = await startBrowser(await findChromium())));
@@ -73,6 +73,17 @@ for (const [scenario, route, wait] of [
   ['off', 'logs', id('view-off')],
   ['first', 'logs', '.empty'],
   ['first', 'traces', '.empty'],
+  ['first', 'metrics', id('no-metrics')],
+  ['first', 'profiles', id('no-probe')],
+  ['noprobe', 'profiles', id('no-probe')],
+  ['noprobe', 'probe', id('no-probe')],
+  ['unexpected', 'probe', id('no-probe')],
+  ['off', 'metrics', id('view-off')],
+  ['off', 'profiles', id('view-off')],
+  ['hostile', 'profiles', id('function-row')],
+  ['hostile', 'metrics', '.mini .legend .dim'],
+  ['hostile', 'probe', id('cpu')],
+  ['well', 'metrics?name=node_cpu_seconds_total', id('metric-detail')],
 ]) {
   test(`${route} in the scenario "${scenario}" is axe-core clean in both themes`, async () => {
     for (const theme of ['dark', 'light']) {

@@ -92,3 +92,8 @@ export function nanosBetween(from: string, to: string): number {
   if (!/^\d{1,20}$/.test(from) || !/^\d{1,20}$/.test(to)) return NaN;
   return Number(BigInt(to) - BigInt(from)) / 1e9;
 }
+
+/** Text as it may be shown on one line: no control characters, none that turn the direction of what follows. */
+export function shown(text: string): string {
+  return text.replace(/[\u0000-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, '\ufffd').trim() || '(no name)';
+}

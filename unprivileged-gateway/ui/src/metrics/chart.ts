@@ -47,7 +47,7 @@ export class MetricChart {
     const host = h('div.chart', { 'data-testid': 'chart', 'data-name': name });
     this.note = h('div.k', { title: plan.note }, plan.note);
     const heading: Child = open ? h('button.open', { type: 'button', title: name, onclick: open }, plan.title) : h('span', { title: name }, plan.title);
-    this.el = h('div.mini', null, h('div.t', null, h(plan.title === name ? 'h3.mono' : 'h3', null, heading), this.value), this.note, host, this.legend);
+    this.el = h('div.mini', null, h('div.t', null, h(open || plan.title !== name ? (plan.title === name ? 'h3.mono' : 'h3') : 'h2.mono', null, heading), this.value), this.note, host, this.legend);
     this.lines = new Lines(host, { scope: context.scope, time: context.app.time, label: `${plan.title}, ${plan.note}`, format: this.unit.text, tick: this.unit.tick, binary: this.unit.binary });
     context.scope.add(context.app.time.crossed.on(() => this.drawValue()));
   }

@@ -14,7 +14,8 @@ type Language = 'any' | 'python' | 'java' | 'node' | 'curl';
 
 /** Environment for an SDK: where to, how, and which exporters. Signals that are not served are turned off, or the SDK complains. */
 export function environment(status: Status): string {
-  const served = new Set(servedSignals(status).map((s) => s.name));
+  // Of the signals that are served, those that come in over OTLP: metrics of this host alone take no SDK's.
+  const served = new Set(servedSignals(status).map((s) => s.name).filter((name) => status.sources.some((s) => s.signal === name && s.name.startsWith('otlp/'))));
   const exporter = (signal: 'logs' | 'traces' | 'metrics') => `OTEL_${signal.toUpperCase()}_EXPORTER=${served.has(signal) ? 'otlp' : 'none'}`;
   return [
     `export OTEL_EXPORTER_OTLP_ENDPOINT=${endpoint(status)}`,
@@ -63,7 +64,7 @@ function sending(status: Status): HTMLElement[] {
 /** Destinations are configured, but nothing has come in: the lines, above the empty pipeline. */
 export function sendSomething(status: Status): Part {
   return {
-    el: h('section.sec.first', { 'data-testid': 'first-run' }, head('Nothing received yet', 'paste this where your program starts; it appears by itself'), sending(status)),
+    el: h('section.sec.first', { 'data-testid': 'first-run' }, head('Nothing received over OTLP yet', 'paste this where your program starts; it appears by itself'), sending(status)),
     update: () => undefined,
   };
 }

@@ -66,11 +66,15 @@ function shapeOf(status: Status): string {
   const served = Object.entries(status.signals).filter(([, s]) => s?.served);
   return JSON.stringify([
     acceptedOf(status) > 0,
+    pushed(status) > 0,
     served.map(([name]) => name),
     status.sources.map((s) => [s.name, s.signal]),
     status.destinations.map((d) => [d.kind, d.name, d.signals, d.configured]),
   ]);
 }
+
+/** Records that came in over OTLP. */
+const pushed = (status: Status) => status.sources.filter((s) => s.name.startsWith('otlp/')).reduce((sum, s) => sum + s.accepted, 0);
 
 function build(context: PageContext, status: Status): Part[] {
   const silent = acceptedOf(status) === 0;
@@ -81,7 +85,8 @@ function build(context: PageContext, status: Status): Part[] {
     update: facts_.update,
   };
   const parts = [pipeline(context, status), strips(context, status), ledger(), below];
-  return silent ? [sendSomething(status), ...parts] : parts;
+  // Beside what the machine says of itself: nobody has sent anything yet, so the lines that change it stand where they are found.
+  return silent ? [sendSomething(status), ...parts] : pushed(status) === 0 ? [...parts.slice(0, -1), sendSomething(status), below] : parts;
 }
 
 function drawBanner(el: HTMLElement, status: Status, context: PageContext): void {

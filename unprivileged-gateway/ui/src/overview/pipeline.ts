@@ -84,7 +84,7 @@ function sourceLane(context: PageContext, status: Status, signal: (typeof SIGNAL
   const drawn: Pipe[] = [];
   const { history } = context.app;
   mine.forEach((source, i) => {
-    const [title, via] = sourceName(source.name);
+    const [title, via] = sourceName(source.name, signal.name);
     const value = h('span');
     const note = h('span.dim', null, via);
     const row = h('div.src', null, h('span', null, title), note, value);
@@ -115,11 +115,12 @@ function sourceLane(context: PageContext, status: Status, signal: (typeof SIGNAL
   };
 }
 
-/** `otlp/grpc` reads as "OTLP gRPC". */
-function sourceName(name: string): [string, string] {
+/** `otlp/grpc` reads as "OTLP gRPC", `host` as "This host". */
+function sourceName(name: string, signal: SignalName): [string, string] {
   const [kind = name, ...rest] = name.split('/');
-  const known: Record<string, string> = { otlp: 'OTLP', grpc: 'gRPC', http: 'HTTP' };
-  return [known[kind] ?? kind, rest.map((part) => known[part] ?? part).join('/')];
+  const known: Record<string, string> = { otlp: 'OTLP', grpc: 'gRPC', http: 'HTTP', probe: 'Probe', journal: 'Journal', host: 'This host', own: 'This gateway' };
+  const via: Record<string, string> = { probe: signal === 'logs' ? 'log files' : 'stacks', journal: 'journalctl', host: 'kernel counters', own: 'its own numbers' };
+  return [known[kind] ?? kind, rest.map((part) => known[part] ?? part).join('/') || (via[kind] ?? '')];
 }
 
 function middle(el: HTMLElement): number {

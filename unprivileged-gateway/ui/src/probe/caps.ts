@@ -1,4 +1,5 @@
 // Numbers that the kernel gives, in the words of its own headers. Pure.
+import { shown } from '../dom/format';
 
 /** Position is the bit; from include/uapi/linux/capability.h. */
 const CAPABILITIES = [
@@ -38,7 +39,7 @@ const ENDS: Record<string, [title: string, whole: boolean]> = {
 };
 
 export function endTitle(name: string): string {
-  return ENDS[name]?.[0] ?? name.replace(/_/g, ' ');
+  return ENDS[name]?.[0] ?? shown(name).replace(/_/g, ' ');
 }
 
 export function whole(name: string): boolean {

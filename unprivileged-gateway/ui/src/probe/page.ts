@@ -152,7 +152,7 @@ function endRows(status: ProbeStatus): HTMLElement[] {
       h('span', { title: name }, endTitle(name)),
       h('div.meter', { class: whole(name) ? 'whole' : 'cutoff', 'aria-hidden': 'true' }, h('i', { style: { width: `${value ? Math.max(0.6, share * 100) : 0}%` } })),
       h('span.n', null, format.num(value)),
-      h('span.p', null, total ? format.percent(share, share > 0.1 ? 1 : 2) : '–'),
+      h('span.p', null, !total ? '–' : share > 0 && share < 0.0001 ? '<0.01\u2009%' : format.percent(share, share > 0.1 ? 1 : 2)),
     );
   });
 }
