@@ -129,7 +129,8 @@ static long name_frame(__u32 i, struct naming *naming)
 	if (bpf_map_lookup_elem(&kernel_names, &address))
 		return 0;
 	naming->made += 1;
-	arguments[0] = address;
+	/* A return address may be the first byte of the next function: name the call before it. */
+	arguments[0] = i ? address - 1 : address;
 	__builtin_memset(name, 0, sizeof(*name));
 	bpf_snprintf(name->text, sizeof(name->text), format, arguments, sizeof(arguments));
 	bpf_map_update_elem(&kernel_names, &address, name, 0);
@@ -448,7 +449,8 @@ static __always_inline int take_sample(void *ctx, int tables, int names)
 	bounded(frames);
 	if (frames > KERNEL_FRAMES_MAX + USER_FRAMES_MAX)
 		frames = KERNEL_FRAMES_MAX + USER_FRAMES_MAX;
-	if (bpf_ringbuf_output(&samples, sample, __builtin_offsetof(struct sample, frames) + frames * 8, 0))
+	/* The reader looks every 50 ms; a wake-up for each sample would cost more than the sample. */
+	if (bpf_ringbuf_output(&samples, sample, __builtin_offsetof(struct sample, frames) + frames * 8, BPF_RB_NO_WAKEUP))
 		count(COUNT_LOST);
 	else
 		count(COUNT_SENT);

@@ -33,8 +33,9 @@ enum {
 	BPF_MAP_TYPE_RINGBUF = 27,
 };
 
-/* Flags of map creation and of bpf_get_stack. */
+/* Flags of map creation, of bpf_get_stack and of bpf_ringbuf_output. */
 enum {
+	BPF_RB_NO_WAKEUP = 1u << 0,
 	BPF_F_NO_PREALLOC = 1u << 0,
 	BPF_F_USER_STACK = 1u << 8,
 	BPF_F_MMAPABLE = 1u << 10,

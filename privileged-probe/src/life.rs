@@ -7,9 +7,11 @@
 
 use crate::cli::LogFormat;
 use crate::config::Options;
+use crate::nursery::Nursery;
 use crate::outbox::Outbox;
 use crate::pod_log;
 use crate::privilege::{self, Proof, Refusal};
+use crate::profiler::{self, Profiler};
 use crate::serve::{Door, Limits, ListenError, Serve};
 use crate::{doctor, seccomp, vitals};
 use ipc::{Feature, Hello};
@@ -22,7 +24,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use thiserror::Error;
 
@@ -96,11 +98,16 @@ fn log(format: LogFormat) {
 
 fn start(options: &Options) -> Result<(), End> {
     privilege::assume()?;
+    // Before there is a thread, a socket or a program in the kernel: what does not exist yet cannot be inherited.
+    let nursery = match &options.cpu {
+        Some(_) => Some(Arc::new(Nursery::start().map_err(failed("starting the nursery"))?)),
+        None => None,
+    };
     let signals = signals().map_err(failed("taking signals"))?;
     let cpus = online();
     let mut features = Vec::new();
     let door = Door::open(&options.socket, &options.peer)?;
-    cpu_feature(options, &mut features);
+    let profiler = load_profiler(options, nursery.clone(), &mut features);
     let logs = open_logs(options, &mut features);
 
     privilege::drop()?;
@@ -123,6 +130,13 @@ fn start(options: &Options) -> Result<(), End> {
         })?;
     }
 
+    for (name, job) in profiler.map(Profiler::jobs).unwrap_or_default() {
+        crew.spawn(name, move |outbox| {
+            job(outbox);
+            Ok(())
+        })?;
+    }
+
     let systemd = systemd();
     seccomp::apply().map_err(|why| Refusal::Step { step: "locking in", why })?;
     proofs.extend(privilege::prove_filter());
@@ -132,7 +146,7 @@ fn start(options: &Options) -> Result<(), End> {
     let _ = systemd.map(|s| s.send(b"READY=1"));
     tracing::info!(socket = %options.socket.display(), proofs = proofs.len(), "ready: privileges dropped and proven");
 
-    let watched = watch(&signals, cpus.as_deref(), &crew);
+    let watched = watch(&signals, cpus.as_deref(), &crew, nursery.as_deref());
     outbox.stop();
     crew.end();
     if let Some(path) = door.made {
@@ -155,15 +169,29 @@ fn online() -> Option<String> {
     std::fs::read_to_string(CPUS_ONLINE).ok()
 }
 
-fn cpu_feature(options: &Options, features: &mut Vec<Feature>) {
-    let reason = match &options.cpu {
-        None => "switched off by configuration".into(),
-        Some(_) => match doctor::against_cpu() {
-            why if why.is_empty() => "this build of the probe holds no profiler".into(),
-            why => why,
-        },
+/// Loads and attaches while that is allowed; says why if it cannot be.
+fn load_profiler(options: &Options, nursery: Option<Arc<Nursery>>, features: &mut Vec<Feature>) -> Option<Profiler> {
+    let loaded = match (&options.cpu, nursery) {
+        (Some(cpu), Some(nursery)) => {
+            let wanted = profiler::Options { hz: cpu.hz, tables: cpu.tables, window: profiler::WINDOW };
+            // What the doctor finds missing explains a refusal better than the refusal.
+            Profiler::load(&wanted, nursery).map_err(|off| match doctor::against_cpu() {
+                why if why.is_empty() => off.to_string(),
+                why => why,
+            })
+        }
+        _ => Err("switched off by configuration".into()),
     };
-    features.push(Feature { name: "cpu".into(), on: false, reason });
+    match loaded {
+        Ok(profiler) => {
+            features.extend(profiler.features());
+            Some(profiler)
+        }
+        Err(reason) => {
+            features.push(Feature { name: "cpu".into(), on: false, reason });
+            None
+        }
+    }
 }
 
 /// Opens log roots while that is allowed; says why if there is nothing to read.
@@ -253,10 +281,11 @@ impl Crew {
 }
 
 /// What the first thread does from here on. `Ok`: asked to end.
-fn watch(signals: &SignalFd, cpus: Option<&str>, crew: &Crew) -> Result<(), End> {
-    let mut nursery_was_alive = false;
+fn watch(signals: &SignalFd, cpus: Option<&str>, crew: &Crew, nursery: Option<&Nursery>) -> Result<(), End> {
     loop {
-        let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        let mut fds = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        // Nothing comes out of the nursery; a hang-up wakes without being asked for.
+        fds.extend(nursery.map(|n| PollFd::new(n.gone_fd(), PollFlags::empty())));
         match poll(&mut fds, PollTimeout::from(WATCH_EVERY_MS)) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(e) => return Err(failed("waiting")(e)),
@@ -277,11 +306,9 @@ fn watch(signals: &SignalFd, cpus: Option<&str>, crew: &Crew) -> Result<(), End>
         if cpus.is_some() && online().as_deref() != cpus {
             return Err(End::Again("the list of CPUs changed".into()));
         }
-        let alive = crew.outbox.snapshot().nursery.alive;
-        if nursery_was_alive && !alive {
+        if nursery.is_some_and(|n| !n.alive()) {
             return Err(End::Again("the nursery is gone".into()));
         }
-        nursery_was_alive = alive;
     }
 }
 

@@ -215,8 +215,26 @@ impl Outbox {
         if *logs_first { logs.next().or_else(|| ring.next()) } else { ring.next().or_else(|| logs.next()) }
     }
 
+    /// Takes all stacks that wait, as a gateway that acknowledges at once would; for tools and tests that stand in for one.
+    pub fn take_stacks(&self) -> Vec<(Stacks, Vec<u8>)> {
+        self.connected();
+        let mut out = Vec::new();
+        while let Some(parcel) = self.next() {
+            let mut decoder = ipc::Decoder::new();
+            let whole = [&parcel.head[..], &parcel.bulk[..]].concat();
+            if let Ok(Some(frame)) = decoder.feed(&mut &whole[..])
+                && let ipc::Message::Stacks(stacks) = frame.message
+            {
+                self.durable(Index::Profiles, frame.seq);
+                out.push((stacks, frame.bulk));
+            }
+        }
+        self.disconnected();
+        out
+    }
+
     /// The numbers as they stand.
-    pub(crate) fn snapshot(&self) -> Status {
+    pub fn snapshot(&self) -> Status {
         let state = self.lock();
         let mut status = state.status.clone();
         state.logs.count(&mut status.log);

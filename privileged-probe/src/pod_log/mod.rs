@@ -235,7 +235,9 @@ impl Logs {
             status.log.read = book.read;
             status.log.files_open = book.files_open() as u64;
             status.log.files_known = book.positions.len() as u64;
-            status.files_refused = counts(&book.refused);
+            // The profiler keeps its own in the same list.
+            status.files_refused.retain(|c| c.name.starts_with("executable_"));
+            status.files_refused.extend(counts(&book.refused));
             status.log_dropped = counts(&book.dropped);
             if refused > 0 {
                 status.log_dropped.push(Count { name: "watches_refused".to_owned(), value: refused });
