@@ -7,8 +7,13 @@ import type { DestinationStatus, HistoryAnswer, SignalName, SourceStatus, Status
 import { Topic } from './topic';
 
 /** Rates are shown over this many seconds, so that a burst a second apart does not make the number jump. */
-const RATE_WINDOW_MS = 5_000;
-const KEPT_STATUSES = 12;
+export const RATE_WINDOW_MS = 5_000;
+/** Scrapes and windows of stacks come at intervals, all at once; their rate is that of a whole interval. */
+const BURST_WINDOW_MS = 30_000;
+const KEPT_STATUSES = 34;
+
+/** Over how long a rate of this signal means something. */
+export const spanOf = (signal: SignalName | undefined) => (signal === 'metrics' || signal === 'profiles' ? BURST_WINDOW_MS : RATE_WINDOW_MS);
 
 interface Flow {
   accepted: Map<string, number>;
@@ -117,17 +122,17 @@ export class History {
 
   /** Records (or bytes) a second of one source, over the last seconds. NaN until there are two answers. */
   sourceRate(source: SourceStatus, what: 'accepted' | 'refused' | 'bytes'): number {
-    return this.rate(what, sourceKey(source));
+    return this.rate(what, sourceKey(source), spanOf(source.signal));
   }
 
   sentRate(destination: DestinationStatus): number {
-    return this.rate('sent', destinationKey(destination));
+    return this.rate('sent', destinationKey(destination), destination.signals.some((s) => spanOf(s) > RATE_WINDOW_MS) ? BURST_WINDOW_MS : RATE_WINDOW_MS);
   }
 
-  private rate(what: keyof Flow, key: string): number {
+  private rate(what: keyof Flow, key: string, span_ms: number): number {
     const last = this.recent.at(-1);
     if (!last) return NaN;
-    const first = this.recent.find((r) => last.at - r.at <= RATE_WINDOW_MS && r !== last);
+    const first = this.recent.find((r) => last.at - r.at <= span_ms && r !== last);
     if (!first) return NaN;
     const now = last.flow[what].get(key);
     if (now === undefined) return NaN;

@@ -18,6 +18,8 @@ import { traces } from './traces/page';
 
 const pages: Record<PageName, Page> = { overview, profiles, logs, traces, metrics, targets, cluster, probe, config };
 
+const SHORT_S = 300;
+
 function start(): void {
   startTheme();
   forgetToken();
@@ -25,10 +27,15 @@ function start(): void {
   const history = new History();
   const time = new TimeWindow();
   let last: Status | null = null;
+  // A gateway that has just begun has little to show: the shortest window lets its first minutes fill the charts.
+  const begin = (status: Status) => {
+    if (status.now_ms - status.node.started_ms < SHORT_S * 1000) time.setRange(SHORT_S);
+  };
   const app: App = { stream, history, time, status: () => last };
   // A history that cannot be had is no reason to show nothing: the strips then start empty and fill by themselves.
   const load = () => void history.load(time.range_s).catch(() => history.begin(time.range_s, time.now()));
   stream.status.on((status) => {
+    if (!last) begin(status);
     last = status;
     time.learn(status.now_ms);
     history.push(status);

@@ -302,3 +302,19 @@ test('the overview names every source, and lines of pods, files and the journal 
     }
     assert.deepEqual([...wanted], []);
   }));
+
+test('a gateway that has just started is shown through the shortest window, an older one is not', async () => {
+  for (const [age_ms, range] of [[20_000, '5 m'], [900_000, '15 m']]) {
+    const mock = await new Mock({ scenario: 'well', auto: false }).listen();
+    mock.scenario.started = Date.now() - age_ms;
+    const { page } = await openPage(browser.context);
+    try {
+      await page.goto(`${mock.url}/#/overview`);
+      await page.locator(id('ledger-row')).first().waitFor();
+      assert.equal(await page.getByRole('button', { name: range, exact: true }).getAttribute('aria-pressed'), 'true');
+    } finally {
+      await page.close();
+      await mock.close();
+    }
+  }
+});

@@ -182,11 +182,15 @@ export class Lines {
     for (const line of this.lines) {
       const next = base.map((v, i) => v + (line.points[i]?.[1] ?? 0));
       for (const [a, b] of this.stretches(line.points)) {
+        g.fillStyle = alpha(token(line.color), 0.62);
+        if (a === b) {
+          g.fillRect(X(line.points[a]?.[0] ?? 0) - 1.5, Y(next[a] ?? 0), 3, Y(base[a] ?? 0) - Y(next[a] ?? 0));
+          continue;
+        }
         g.beginPath();
         for (let i = a; i <= b; i++) g.lineTo(X(line.points[i]?.[0] ?? 0), Y(next[i] ?? 0));
         for (let i = b; i >= a; i--) g.lineTo(X(line.points[i]?.[0] ?? 0), Y(base[i] ?? 0));
         g.closePath();
-        g.fillStyle = alpha(token(line.color), 0.62);
         g.fill();
       }
       base = next;

@@ -12,7 +12,7 @@ const NONE = '–';
 const grouped = (n: number) => Math.round(n).toLocaleString('en-US').replace(/,/g, THIN);
 const three = (n: number) => (n >= 100 ? n.toFixed(0) : n >= 10 ? n.toFixed(1) : n.toFixed(2));
 const two = (n: number) => String(Math.floor(n)).padStart(2, '0');
-const short = (n: number) => String(+n.toFixed(n < 10 ? 2 : 1));
+const short = (n: number) => String(Math.abs(n) < 0.1 ? +n.toPrecision(3) : +n.toFixed(n < 10 ? 2 : 1));
 
 /** Exact, for ledgers. */
 export function int(n: number): string {

@@ -90,7 +90,7 @@ export class MetricChart {
     if (!first) return;
     const step = Math.max(1000, ...answers.map((a) => a.step_ms));
     const all = this.plan.of.length > 1 ? this.joined(answers) : this.split(first);
-    const kept = all.filter((line) => !this.plan.without?.includes(line.name) && line.points.length).sort((a, b) => (BUCKET.test(first.name) || this.plan.of.length > 1 ? 0 : size(b) - size(a)));
+    const kept = all.filter((line) => !this.plan.without?.includes(line.name) && line.points.length && (!this.plan.stacked || size(line) > 0)).sort((a, b) => (BUCKET.test(first.name) || this.plan.of.length > 1 ? 0 : size(b) - size(a)));
     const lines = kept.slice(0, LINES_MAX).map((line, i): Line => ({ ...line, color: COLORS[i] ?? '--t3' }));
     this.shown = lines;
     this.lines.show(lines, step, this.plan.stacked === true && lines.length > 1);

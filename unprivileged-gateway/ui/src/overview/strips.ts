@@ -5,7 +5,7 @@ import { Strip } from '../chart/strip';
 import { h, text } from '../dom/element';
 import * as format from '../dom/format';
 import { head } from '../dom/parts';
-import { destinationKey } from '../history';
+import { RATE_WINDOW_MS, destinationKey, spanOf } from '../history';
 import type { Part } from './page';
 import { servedSignals } from './pipeline';
 
@@ -17,11 +17,11 @@ export function strips(context: PageContext, first: Status): Part {
   const boxes = servedSignals(first).map((signal) => {
     const host = h('div.chart');
     const value = h('span');
-    const series = [{ name: 'accepted', color: `--${signal.name}`, at: (t: number, span: number) => app.history.mean(`in.${signal.name}`, t, span) }, ...delivered(context, first, signal.name)];
+    const series = [{ name: 'accepted', color: `--${signal.name}`, at: (t: number, span: number) => accepted(context, signal.name, t, span) }, ...delivered(context, first, signal.name)];
     const strip = new Strip(host, { scope, time: app.time, left: LEFT_PX, mode: 'area', series: () => series, label: `${signal.title}: accepted and delivered a second` });
     updates.push(() => {
       strip.update();
-      const now = app.history.last(`in.${signal.name}`);
+      const now = accepted(context, signal.name, app.time.now() - 1000, 1000);
       text(value, `${format.num(now)} ${signal.unit}`);
       strip.relabel(`Now ${format.num(now)} ${signal.unit} accepted`);
     });
@@ -37,6 +37,12 @@ export function strips(context: PageContext, first: Status): Part {
     el: h('section.sec', null, head('In and out', 'colour: accepted, grey: delivered'), h('div.strips', null, boxes)),
     update: () => undefined,
   };
+}
+
+/** What comes in bursts is shown as the mean of the interval that ends there: a comb would say nothing. */
+function accepted(context: PageContext, signal: SignalName, t: number, span: number): number {
+  const wide = spanOf(signal) > RATE_WINDOW_MS ? Math.max(span, spanOf(signal)) : span;
+  return context.app.history.mean(`in.${signal}`, t + span - wide, wide);
 }
 
 /** Destinations of this signal alone: one that takes several cannot say how its records divide. */

@@ -82,11 +82,11 @@ class ProbeView {
 
   private build(status: ProbeStatus): void {
     const strips = cpuStrips({ ...this.context, scope: this.inner }, status.cpus.map((c) => c.cpu));
-    const boxes = { ends: h('div.bars'), endsNote: h('span.note'), lost: h('tbody'), cost: h('div'), log: h('div'), features: h('tbody'), caps: h('tbody'), rights: h('div'), proofs: h('tbody'), nursery: h('div') };
+    const boxes = { ends: h('div.bars'), endsNote: h('span.note'), lost: h('tbody'), cost: h('div'), log: h('div'), features: h('tbody'), caps: h('tbody'), rights: h('div'), proofs: h('tbody'), nursery: h('div'), idle: h('p.dim') };
     const table = (heads: string[], body: HTMLElement, label: string) => h('div.tw', { tabindex: '0', role: 'region', 'aria-label': label }, h('table', null, h('thead', null, h('tr', null, heads.map((t, i) => h(i && /since|bytes/i.test(t) ? 'th.r' : 'th', null, t)))), body));
     fill(
       this.body,
-      h('section.sec', null, head('Samples per CPU', 'last two minutes; a sample needs a running thread: an idle CPU shows less than wanted, and nothing is lost'), strips.el),
+      h('section.sec', null, head('Samples per CPU', 'last two minutes; a sample needs a running thread: an idle CPU shows less than wanted, and nothing is lost'), boxes.idle, strips.el),
       h(
         'div.cols.sec',
         null,
@@ -110,6 +110,8 @@ class ProbeView {
     );
     this.parts = {
       update(answer, hello, now) {
+        const off = hello?.features.find((f) => f.name === 'cpu' && !f.on);
+        fill(boxes.idle, off ? `Nothing is sampled: the feature "cpu" is off: ${off.reason || 'no reason given'}` : now.cpus.length ? null : 'No sample has been taken yet.');
         strips.update(answer, now, hello);
         text(boxes.endsNote, endsNote(now));
         fill(boxes.ends, endRows(now));
@@ -120,7 +122,7 @@ class ProbeView {
         fill(boxes.caps, capRows(now));
         fill(boxes.rights, keyValues(rights(now)));
         fill(boxes.proofs, proofRows(now));
-        fill(boxes.nursery, keyValues(nursery(now)));
+        fill(boxes.nursery, keyValues(nursery(now, off)));
       },
     };
   }
@@ -180,7 +182,7 @@ function costs(answer: ProbeAnswer, status: ProbeStatus): [string, string][] {
     ['Memory', `${format.bytes(status.rss_bytes)} resident`],
     ['Unwind rows', status.rows_max ? `${format.num(status.rows_used)} of ${format.num(status.rows_max)}` : format.num(status.rows_used)],
     ['Processes', format.int(status.processes)],
-    ['Rate', `${format.int(status.hz_now)} of ${format.int(hello?.hz ?? status.hz_now)} samples a second and CPU${hello && status.hz_now < hello.hz ? ', thinned under pressure' : ''}`],
+    ['Rate', !status.cpus.length && !status.hz_now ? 'not sampled' : `${format.int(status.hz_now)} of ${format.int(hello?.hz ?? status.hz_now)} samples a second and CPU${hello && status.hz_now < hello.hz ? ', thinned under pressure' : ''}`],
     ['Stacks waiting', `${format.bytes(status.ring_bytes)} of ${format.size(status.ring_max)}`],
   ];
 }
@@ -227,9 +229,9 @@ function proofRows(status: ProbeStatus): HTMLElement[] {
   return status.dropped_proof.map(([what, refused]) => h('tr', { 'data-testid': 'proof' }, h('td.wrap.mono', null, what), h('td', null, stateMark(refused ? 'ok' : 'risk'), refused ? 'refused, as wanted' : 'allowed, which it should not be')));
 }
 
-function nursery({ nursery: n }: ProbeStatus): [string, HTMLElement | string][] {
+function nursery({ nursery: n }: ProbeStatus, off: { reason: string } | undefined): [string, HTMLElement | string][] {
   return [
-    ['State', h('span', null, stateMark(n.alive ? 'ok' : 'wait'), n.alive ? ' alive' : ' gone: programs that start now get no table')],
+    ['State', h('span', null, stateMark(n.alive ? 'ok' : off ? 'off' : 'wait'), n.alive ? ' alive' : off ? ' not needed while nothing is sampled' : ' gone: programs that start now get no table')],
     ['Parsers run', format.int(n.parsers_run)],
     ['Found nothing', format.int(n.failed)],
     ['Ended by force', format.int(n.killed)],

@@ -166,6 +166,7 @@ export class Shell {
   }
 
   private drawTools(): void {
+    this.range.set(this.app.time.range_s);
     this.live.setAttribute('aria-pressed', String(this.app.time.live));
     const label = this.live.lastElementChild;
     if (label) text(label, this.app.time.live ? 'Live' : 'Paused');
