@@ -168,6 +168,11 @@ export class Strip {
         g.beginPath();
         for (const [t, v] of run) g.lineTo(X(t), Y(v));
         g.stroke();
+        const [only] = run;
+        if (run.length === 1 && only) {
+          g.fillStyle = token(s.color);
+          g.fillRect(X(only[0]) - 1, Y(only[1]) - 1, 3, 3);
+        }
         if (i > 0) continue;
         g.lineTo(X(run.at(-1)?.[0] ?? 0), Y(0));
         g.lineTo(X(run[0]?.[0] ?? 0), Y(0));

@@ -22,6 +22,7 @@ const TYPING_MS = 200;
 const AGAIN_MS = 15_000;
 const AGAIN_EMPTY_MS = 3_000;
 const LEFT_PX = 34;
+const EDGE_MS = 1_000;
 const CRUMBS_SHOWN = 4;
 const CRUMB_LETTERS = 60;
 const REASONS_SHOWN = 3;
@@ -106,6 +107,8 @@ class ProfilesPage {
 
   private coresAt(ms: number): number {
     const t = this.processes?.timeline;
+    // A column that begins where the newest window ends holds none of it: not known yet, which is not zero.
+    if (ms > (this.processes?.covers.to_ms ?? 0) - EDGE_MS) return NaN;
     return t?.step_ms ? (t.cores[Math.floor((ms - t.t0_ms) / t.step_ms)] ?? NaN) : NaN;
   }
 
@@ -151,7 +154,7 @@ class ProfilesPage {
     this.fns = ranked(this.tree);
     if (this.key >= 0 && !this.fns.some((fn) => fn.key === this.key)) this.key = -1;
     this.strip.update();
-    this.strip.relabel(`${format.num(this.processes.timeline.cores.at(-1) ?? NaN)} cores now`);
+    this.strip.relabel(`${format.num(this.coresAt(covers.to_ms - processes.timeline.step_ms))} cores in the newest window`);
     const gone = probe && !probe.connected ? absence(probe) : null;
     fill(this.notice, gone ? h('div.banner', { 'data-testid': 'probe-gone' }, h('b', null, 'No probe connected: '), h('span', null, `${gone} What is shown is older. `, link('What to do', '#/probe'))) : null);
     this.drawCovers(profile);
