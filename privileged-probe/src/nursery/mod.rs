@@ -73,6 +73,14 @@ impl Nursery {
         Ok(Nursery { control, run: AtomicU64::new(0), failed: AtomicU64::new(0), killed: AtomicU64::new(0) })
     }
 
+    /// A nursery that is gone already, for tests that ask nothing.
+    #[cfg(test)]
+    pub(crate) fn gone() -> Nursery {
+        let (control, _) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).expect("sockets");
+        Nursery { control, run: AtomicU64::new(0), failed: AtomicU64::new(0), killed: AtomicU64::new(0) }
+    }
+
     /// Hung up (`POLLHUP`) once the nursery is gone; nothing ever comes out of it.
     pub fn gone_fd(&self) -> BorrowedFd<'_> {
         self.control.as_fd()
@@ -98,38 +106,28 @@ impl Nursery {
     pub fn ask(&self, jobs: &[(&File, Question)]) -> Vec<Result<Answer, Loss>> {
         let mut out: Vec<Result<Answer, Loss>> = jobs.iter().map(|_| Err(Loss::Died)).collect();
         let mut waiting: VecDeque<usize> = (0..jobs.len()).collect();
-        let mut running: Vec<Running> = Vec::new();
-        while !waiting.is_empty() || !running.is_empty() {
-            while running.len() < AT_ONCE
+        let mut desk = Desk::default();
+        while !waiting.is_empty() || desk.under_way() > 0 {
+            while desk.under_way() < AT_ONCE
                 && let Some(job) = waiting.pop_front()
                 && let Some((file, question)) = jobs.get(job)
             {
-                self.run.fetch_add(1, Ordering::Relaxed);
-                match self.send(file, question) {
-                    Ok(pipe) => running.push(Running { job, pipe, bytes: Vec::new(), begun: Instant::now() }),
-                    Err(_) => self.settle(&mut out, job, Err(Loss::Gone)),
+                desk.ask(self, job, file, question);
+            }
+            for (job, done) in desk.wait(self, ANSWER_WITHIN) {
+                if let Some(slot) = out.get_mut(job) {
+                    *slot = done;
                 }
             }
-            running.retain_mut(|r| match r.advance() {
-                None => true,
-                Some(done) => {
-                    self.settle(&mut out, r.job, done);
-                    false
-                }
-            });
-            wait(&running);
         }
         out
     }
 
-    fn settle(&self, out: &mut [Result<Answer, Loss>], job: usize, done: Result<Answer, Loss>) {
-        match &done {
+    fn count(&self, done: &Result<Answer, Loss>) {
+        match done {
             Ok(_) => {}
             Err(Loss::Nothing(_)) => _ = self.failed.fetch_add(1, Ordering::Relaxed),
             Err(Loss::Died | Loss::Gone) => _ = self.killed.fetch_add(1, Ordering::Relaxed),
-        }
-        if let Some(slot) = out.get_mut(job) {
-            *slot = done;
         }
     }
 
@@ -157,16 +155,65 @@ fn request(question: &Question) -> Vec<u8> {
     }
 }
 
-/// Sleeps until one of the pipes has something or a deadline may have passed.
-fn wait(running: &[Running]) {
-    let Some(left) = running.iter().map(|r| ANSWER_WITHIN.saturating_sub(r.begun.elapsed())).min() else { return };
-    let mut fds: Vec<PollFd<'_>> = running.iter().map(|r| PollFd::new(r.pipe.as_fd(), PollFlags::POLLIN)).collect();
-    // Whatever poll says, everybody is looked at again.
-    let _ = poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
+/// Questions under way, each with a name of the asker's choice. Answers come in any order.
+#[derive(Debug)]
+pub struct Desk<T> {
+    running: Vec<(T, Running)>,
+    /// Never went out.
+    lost: Vec<T>,
 }
 
+impl<T> Default for Desk<T> {
+    fn default() -> Desk<T> {
+        Desk { running: Vec::new(), lost: Vec::new() }
+    }
+}
+
+impl<T> Desk<T> {
+    /// Questions without an answer yet.
+    pub fn under_way(&self) -> usize {
+        self.running.len() + self.lost.len()
+    }
+
+    /// Whether another question may go out.
+    pub fn has_room(&self) -> bool {
+        self.under_way() < AT_ONCE
+    }
+
+    /// Sends a question.
+    pub fn ask(&mut self, nursery: &Nursery, name: T, file: &File, question: &Question) {
+        nursery.run.fetch_add(1, Ordering::Relaxed);
+        match nursery.send(file, question) {
+            Ok(pipe) => self.running.push((name, Running { pipe, bytes: Vec::new(), begun: Instant::now() })),
+            Err(_) => self.lost.push(name),
+        }
+    }
+
+    /// Answers that are there; waits for one, at most this long.
+    pub fn wait(&mut self, nursery: &Nursery, at_most: Duration) -> Vec<(T, Result<Answer, Loss>)> {
+        if self.lost.is_empty() && !self.running.is_empty() {
+            let left = self.running.iter().map(|(_, r)| ANSWER_WITHIN.saturating_sub(r.begun.elapsed())).min();
+            let left = left.unwrap_or_default().min(at_most);
+            let mut fds: Vec<PollFd<'_>> =
+                self.running.iter().map(|(_, r)| PollFd::new(r.pipe.as_fd(), PollFlags::POLLIN)).collect();
+            // Whatever poll says, everybody is looked at again.
+            let _ = poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
+        }
+        let mut done: Vec<(T, Result<Answer, Loss>)> =
+            self.lost.drain(..).map(|name| (name, Err(Loss::Gone))).collect();
+        for (name, mut running) in std::mem::take(&mut self.running) {
+            match running.advance() {
+                Some(answer) => done.push((name, answer)),
+                None => self.running.push((name, running)),
+            }
+        }
+        done.iter().for_each(|(_, answer)| nursery.count(answer));
+        done
+    }
+}
+
+#[derive(Debug)]
 struct Running {
-    job: usize,
     pipe: File,
     bytes: Vec<u8>,
     begun: Instant,

@@ -245,3 +245,135 @@ impl Builder {
         (self.stacks, self.table.encode())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::cgroup::Home;
+    use super::super::shared::Part;
+    use super::*;
+    use crate::parser::Function;
+    use ebpf_abi::Header;
+
+    const SPAN: Span = Span { from_ns: 1, to_ns: 2, hz: 97 };
+
+    fn header(tgid: u32, kernel: u16, user: u16, end: End) -> Header {
+        let mut comm = [0; 16];
+        comm[..4].copy_from_slice(b"work");
+        Header {
+            tgid,
+            tid: tgid,
+            space: 9,
+            cgroup: 77,
+            time_ns: 0,
+            cpu: 0,
+            kernel_frames: kernel,
+            user_frames: user,
+            end: end as u16,
+            gaps: 0,
+            comm,
+        }
+    }
+
+    fn add(window: &mut Window, header: &Header, frames: &[u64]) {
+        let bytes: Vec<u8> = frames.iter().flat_map(|f| f.to_ne_bytes()).collect();
+        window.add(header, &bytes);
+    }
+
+    fn program(container: &str) -> Arc<Program> {
+        let file = File::open("/dev/null").expect("null");
+        let card = Card::new(super::super::open::Key::VDSO, "/bin/work".into(), &[7], vec![], (0, 0), file);
+        let f = |start, end, name: &str| Function { start, end, name: name.into() };
+        card.learn(vec![f(0x100, 0x200, "main"), f(0x200, 0x300, "")]);
+        card.give_up();
+        let part = |start, end, path: &str, code| Part { start, end, offset: 0, path: path.into(), code };
+        let parts = vec![
+            part(0x1000, 0x2000, "/bin/work", Some((Arc::new(card), 0x1000))),
+            part(0x5000, 0x6000, "", None),
+            part(0x7000, 0x8000, "/lib/gone.so", None),
+        ];
+        Arc::new(Program { parts, home: Home { container: container.into(), ..Home::default() } })
+    }
+
+    fn run(window: &Window, shared: &Shared) -> Vec<(Stacks, Table)> {
+        let mut kernel = |a: u64| (a == 0xf00).then(|| "sys_thing".into());
+        fold(window, SPAN, shared, &Nursery::gone(), &mut kernel)
+            .into_iter()
+            .map(|(s, bulk)| (s, Table::decode(&bulk).expect("our own table")))
+            .collect()
+    }
+
+    fn names(table: &Table, stack: &Stack) -> Vec<String> {
+        let location = |l: &u32| table.locations[*l as usize].function as usize;
+        stack.locations.iter().map(|l| table.strings[location(l)].clone()).collect()
+    }
+
+    #[test]
+    fn frames_become_functions_leaf_first_and_a_stack_that_broke_off_says_so() {
+        let shared = Shared::default();
+        shared.put_program((5, 9), 77, program(""));
+        let mut window = Window::default();
+        // 0x1200 as a return address belongs to the call before it.
+        add(&mut window, &header(5, 2, 5, End::Gap), &[0xf00, 0xf01, 0x1150, 0x1200, 0x1201, 0x5001, 0x7011]);
+        let got = run(&window, &shared);
+        assert_eq!(got.len(), 1);
+        let (stacks, table) = &got[0];
+        assert_eq!((stacks.comm.as_str(), stacks.samples, stacks.hz), ("work", 1, 97));
+        let want = ["sys_thing", "[kernel]", "main", "main", "work+0x200", "[jit]", "gone.so+0x10", "[truncated: gap]"];
+        assert_eq!(names(table, &table.stacks[0]), want);
+        let kernel = table.locations.iter().filter(|l| l.kind == Kind::Kernel);
+        assert!(
+            kernel.clone().count() == 2 && kernel.into_iter().all(|l| l.address == 0),
+            "kernel addresses stay here"
+        );
+        let file = &table.strings[table.mappings[0].file as usize];
+        assert_eq!((file.as_str(), table.mappings[0].start), ("/bin/work", 0x1000));
+    }
+
+    #[test]
+    fn complete_stacks_and_kernel_threads_have_no_such_root() {
+        let shared = Shared::default();
+        let mut window = Window::default();
+        add(&mut window, &header(5, 0, 1, End::Complete), &[1]);
+        add(&mut window, &header(6, 1, 0, End::KernelOnly), &[0xf00]);
+        for (_, table) in run(&window, &shared) {
+            assert!(table.locations.iter().all(|l| l.kind != Kind::Truncated));
+        }
+    }
+
+    #[test]
+    fn a_container_is_one_group_and_processes_outside_go_by_their_name() {
+        let shared = Shared::default();
+        let id = "c".repeat(64);
+        shared.put_program((1, 9), 77, program(&id));
+        shared.put_program((2, 9), 77, program(&id));
+        shared.put_program((3, 9), 78, program(""));
+        let mut window = Window::default();
+        for tgid in [1, 2, 3] {
+            add(&mut window, &header(tgid, 0, 1, End::Complete), &[0x1150]);
+        }
+        // Gone before it could be looked at: its control group says where it lived.
+        let mut gone = header(4, 0, 1, End::NoTable);
+        gone.cgroup = 78;
+        add(&mut window, &gone, &[0x1150]);
+        let mut got = run(&window, &shared);
+        got.sort_by_key(|(s, _)| s.container.clone());
+        assert_eq!(got.len(), 2);
+        assert_eq!((got[0].0.samples, got[0].0.processes.len(), got[0].0.container.as_str()), (2, 2, ""));
+        assert_eq!((got[1].0.samples, got[1].0.container.as_str()), (2, id.as_str()));
+        assert!(got.iter().all(|(s, t)| t.names_processes_below(s.processes.len())));
+    }
+
+    #[test]
+    fn a_window_too_large_for_one_frame_becomes_several_and_loses_nothing() {
+        let shared = Shared::default();
+        let mut window = Window::default();
+        for i in 0..40_000u64 {
+            let frames: Vec<u64> = (0..40).map(|n| (i << 20) | (n << 8)).collect();
+            add(&mut window, &header(5, 0, 40, End::NoMapping), &frames);
+        }
+        let got = fold(&window, SPAN, &shared, &Nursery::gone(), &mut |_| None);
+        assert!(got.len() > 1);
+        assert!(got.iter().all(|(_, bulk)| bulk.len() <= ipc::STACKS_BULK_BYTES_MAX));
+        assert_eq!(got.iter().map(|(s, _)| s.samples).sum::<u64>() + window.dropped, 40_000);
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! Like a librarian on call: somebody was seen with an unknown book; the librarian looks which, fetches it, has its contents listed
 //! (by a parser, never by reading it here), and writes the shelf numbers where the kernel's walker finds them. Who runs the same
-//! program as before is not asked again at once: the pause doubles from 100 ms to 30 s. Every 5 s those who left are struck
+//! program as before is not asked again at once: the pause doubles from 100 ms to 10 s as long as nothing new is found. Every 5 s those who left are struck
 //! off. The weakness: the first samples of a process are taken before the librarian is done.
 
 use super::cgroup::{self, Home};
@@ -13,7 +13,7 @@ use super::rows::Table;
 use super::shared::{Part, Program, Shared, Wish};
 use super::vdso;
 use super::window::Who;
-use crate::nursery::{Loss, Nursery};
+use crate::nursery::{Desk, Loss, Nursery};
 use crate::outbox::Outbox;
 use crate::parser::{Answer, Layout, Question};
 use aya::maps::{HashMap as BpfHash, MapData};
@@ -29,13 +29,13 @@ use std::time::{Duration, Instant};
 /// Pause before the same program is looked at a second time; doubled each time.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 /// Longest pause.
-const PAUSE_MAX: Duration = Duration::from_secs(30);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// How often those who left are struck off.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// How long the thread sleeps without a wish.
 const SLEEP: Duration = Duration::from_millis(500);
-/// Files asked about in one go, between two looks at the wish list.
-const ASK_AT_ONCE: usize = 4;
+/// How long answers are waited for, between two looks at the wish list.
+const ANSWER_LOOK: Duration = Duration::from_millis(20);
 /// Most files known at one time.
 const CARDS_MAX: usize = 4096;
 
@@ -56,6 +56,14 @@ struct Pending {
     files: Vec<(Mapped, Option<Key>)>,
 }
 
+/// A file nobody has asked about before.
+struct Unknown {
+    file: File,
+    /// As its first process sees it.
+    path: String,
+    asked: bool,
+}
+
 struct Shelf {
     card: Arc<Card>,
     used: Instant,
@@ -72,8 +80,9 @@ pub(super) struct Scan {
     live: HashMap<u32, Live>,
     cards: HashMap<Key, Shelf>,
     pending: Vec<Pending>,
-    /// Files that wait for a parser, with the path they were seen under.
-    unknown: HashMap<Key, (File, String)>,
+    /// Files that wait for a parser.
+    unknown: HashMap<Key, Unknown>,
+    desk: Desk<Key>,
     vdso: Option<File>,
 }
 
@@ -89,19 +98,20 @@ impl Scan {
         let vdso = vdso::copy().inspect_err(|e| tracing::warn!("the vdso has no unwind rows: {e}")).ok();
         let (live, cards) = (HashMap::new(), HashMap::new());
         let (pending, unknown) = (Vec::new(), HashMap::new());
-        Scan { processes, table, tables, shared, nursery, files_open_max, live, cards, pending, unknown, vdso }
+        let desk = Desk::default();
+        Scan { processes, table, tables, shared, nursery, files_open_max, live, cards, pending, unknown, desk, vdso }
     }
 
     /// Runs until the outbox stops.
     pub(super) fn run(mut self, outbox: &Outbox) {
         let mut swept = Instant::now();
         while !outbox.stopping() {
-            let patience = if self.pending.is_empty() { SLEEP } else { Duration::ZERO };
+            let patience = if self.desk.under_way() == 0 { SLEEP } else { Duration::ZERO };
             for (tgid, wish) in self.shared.clone().take_wishes(patience) {
                 self.note(tgid, wish);
             }
-            self.finish_ready();
             self.ask_some();
+            self.take_answers();
             self.finish_ready();
             if swept.elapsed() >= SWEEP_EVERY {
                 self.sweep();
@@ -154,6 +164,7 @@ impl Scan {
 
     fn finish(&mut self, pending: Pending) {
         let who = pending.who;
+        self.note_news(&pending);
         let parts: Vec<Part> = pending
             .files
             .into_iter()
@@ -171,6 +182,17 @@ impl Scan {
             }
         }
         self.shared.put_program(who, pending.cgroup, Arc::new(Program { parts, home: pending.home }));
+    }
+
+    /// Who maps more code (a just-in-time compiler that warms up) is looked at again soon.
+    fn note_news(&mut self, pending: &Pending) {
+        let Some(before) = self.shared.program(pending.who) else { return };
+        let then = before.parts.iter().map(|p| (p.start, p.end));
+        if !then.eq(pending.files.iter().map(|(m, _)| (m.start, m.end)))
+            && let Some(live) = self.live.get_mut(&pending.who.0)
+        {
+            (live.pause, live.next) = (PAUSE_FIRST, Instant::now() + PAUSE_FIRST);
+        }
     }
 
     /// What the kernel's walker is told; files before memory without a file when there is not room for all.
@@ -218,22 +240,29 @@ impl Scan {
                 shelf.used = Instant::now();
                 shelf.card.reopen(file);
             }
-            None => _ = self.unknown.entry(key).or_insert_with(|| (file, String::from_utf8_lossy(path).into_owned())),
+            None => {
+                let path = String::from_utf8_lossy(path).into_owned();
+                self.unknown.entry(key).or_insert(Unknown { file, path, asked: false });
+            }
         }
         key
     }
 
     /// Asks about a few files, the smallest first: nobody waits for a compiler's 200 MiB because it came earlier.
     fn ask_some(&mut self) {
-        let mut keys: Vec<Key> = self.unknown.keys().copied().collect();
-        keys.sort_by_key(Key::size);
-        keys.truncate(ASK_AT_ONCE);
-        let jobs: Vec<(&File, Question)> =
-            keys.iter().filter_map(|k| Some((&self.unknown.get(k)?.0, Question::Layout))).collect();
-        let answers = self.nursery.ask(&jobs);
-        drop(jobs);
-        for (key, answer) in keys.into_iter().zip(answers) {
-            let Some((file, path)) = self.unknown.remove(&key) else { continue };
+        while self.desk.has_room() {
+            let idle = self.unknown.iter().filter(|(_, u)| !u.asked);
+            let Some(key) = idle.map(|(key, _)| *key).min_by_key(Key::size) else { return };
+            if let Some(unknown) = self.unknown.get_mut(&key) {
+                unknown.asked = true;
+                self.desk.ask(&self.nursery, key, &unknown.file, &Question::Layout);
+            }
+        }
+    }
+
+    fn take_answers(&mut self) {
+        for (key, answer) in self.desk.wait(&self.nursery, ANSWER_LOOK) {
+            let Some(Unknown { file, path, .. }) = self.unknown.remove(&key) else { continue };
             let layout = match answer {
                 Ok(Answer::Layout(layout)) => layout,
                 Ok(_) | Err(Loss::Died) => self.without(&path, "parser_died", "its parser died or was ended"),
