@@ -5,6 +5,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// What `probe` understands.
 #[derive(Debug, Parser)]
@@ -60,6 +61,9 @@ pub struct Flags {
     /// CPU samples a second and CPU [default: 97].
     #[arg(long, value_name = "N", env = "BULKHEAD_HZ", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub hz: Option<u32>,
+    /// Length of one window of stacks, 1s to 60s [default: 15s].
+    #[arg(long, value_name = "SECONDS", env = "BULKHEAD_WINDOW", value_parser = window)]
+    pub window: Option<Duration>,
     /// No CPU profiles.
     #[arg(long, env = "BULKHEAD_NO_CPU")]
     pub no_cpu: bool,
@@ -92,6 +96,12 @@ pub enum LogFormat {
     Json,
 }
 
+/// `15s`: whole seconds, 1 to 60. Shorter ones cost a profile each, longer ones hold more stacks than the outbox should.
+pub(crate) fn window(text: &str) -> Result<Duration, String> {
+    let seconds = text.strip_suffix('s').and_then(|n| n.parse::<u64>().ok()).filter(|n| (1..=60).contains(n));
+    seconds.map(Duration::from_secs).ok_or_else(|| format!("{text:?} is no window; wanted 1s to 60s, for example 15s"))
+}
+
 fn named_glob(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, glob)) if !name.is_empty() && glob.starts_with('/') => Ok((name.to_owned(), glob.to_owned())),
@@ -121,7 +131,12 @@ mod tests {
 
     #[test]
     fn a_wrong_flag_is_refused_with_what_was_wanted() {
-        for wrong in [["probe", "--files", "x"], ["probe", "--files", "x=relative"], ["probe", "--hz", "0"]] {
+        for wrong in [
+            ["probe", "--files", "x"],
+            ["probe", "--files", "x=relative"],
+            ["probe", "--hz", "0"],
+            ["probe", "--window", "15"],
+        ] {
             assert!(Cli::try_parse_from(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -3,11 +3,13 @@
 //! Like a form with few fields: unknown ones are refused with their place, missing ones have a default, and the flag on the
 //! desk wins over the form. The weakness: no reload; a probe is started again instead, which loses no log byte.
 
-use crate::cli::Flags;
+use crate::cli::{self, Flags};
+use crate::profiler::WINDOW;
 use ipc::peer::Rule;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use thiserror::Error;
 
 /// Where the gateway looks for the door.
@@ -43,6 +45,8 @@ pub struct Cpu {
     pub hz: u32,
     /// Unwind by `.eh_frame` rows.
     pub tables: bool,
+    /// Length of a window of stacks.
+    pub window: Duration,
 }
 
 /// Log files.
@@ -104,11 +108,12 @@ struct CpuFile {
     enabled: bool,
     hz: u32,
     tables: bool,
+    window: Option<String>,
 }
 
 impl Default for CpuFile {
     fn default() -> CpuFile {
-        CpuFile { enabled: true, hz: HZ, tables: true }
+        CpuFile { enabled: true, hz: HZ, tables: true, window: None }
     }
 }
 
@@ -163,6 +168,9 @@ fn merge(file: File, flags: &Flags) -> Result<Options, ConfigError> {
     if !(1..=1000).contains(&hz) {
         return Err(ConfigError::Value(format!("cpu.hz is {hz}; wanted 1 to 1000 samples a second and CPU")));
     }
+    let of_file = file.cpu.window.as_deref().map(cli::window).transpose();
+    let of_file = of_file.map_err(|why| ConfigError::Value(format!("cpu.window: {why}")))?;
+    let window = flags.window.or(of_file).unwrap_or(WINDOW);
     let mut files: Vec<(String, String)> = flags.files.clone();
     if files.is_empty() {
         for (name, globs) in file.logs.files {
@@ -184,7 +192,11 @@ fn merge(file: File, flags: &Flags) -> Result<Options, ConfigError> {
         socket: flags.socket.clone().or(file.socket).unwrap_or_else(|| SOCKET.into()),
         state: flags.state.clone().or(file.state).unwrap_or_else(default_state),
         peer: Rule { uid: uid.or(own), group },
-        cpu: (file.cpu.enabled && !flags.no_cpu).then_some(Cpu { hz, tables: file.cpu.tables && !flags.no_tables }),
+        cpu: (file.cpu.enabled && !flags.no_cpu).then_some(Cpu {
+            hz,
+            tables: file.cpu.tables && !flags.no_tables,
+            window,
+        }),
         logs: (file.logs.enabled && !flags.no_logs).then_some(Logs { roots, files }),
     })
 }
@@ -222,13 +234,13 @@ mod tests {
 
     #[test]
     fn flags_win_over_the_file_and_the_file_over_defaults() {
-        let yaml = "socket: /a\nstate: /s\npeer: { uid: 5, group: '0' }\ncpu: { hz: 19, tables: false }\n\
+        let yaml = "socket: /a\nstate: /s\npeer: { uid: 5, group: '0' }\ncpu: { hz: 19, tables: false, window: 5s }\n\
                     logs:\n  roots: [ /r ]\n  files: { syslog: [ /var/log/syslog, /var/log/syslog.1 ], x: /x }\n";
         let got = with(yaml, Flags { socket: Some("/b".into()), hz: Some(49), ..Flags::default() }).expect("fine");
         assert_eq!(got.socket, Path::new("/b"));
         assert_eq!(got.state, Path::new("/s"));
         assert_eq!(got.peer, Rule { uid: Some(5), group: Some(0) });
-        assert_eq!(got.cpu, Some(Cpu { hz: 49, tables: false }));
+        assert_eq!(got.cpu, Some(Cpu { hz: 49, tables: false, window: Duration::from_secs(5) }));
         let logs = got.logs.expect("on");
         assert_eq!(logs.roots, [Path::new("/r")]);
         let pair = |n: &str, g: &str| (n.to_owned(), g.to_owned());
@@ -244,7 +256,7 @@ mod tests {
         assert_eq!(with("# nothing\n\n", Flags::default()).expect("fine"), none);
         assert_eq!(none.socket, Path::new(SOCKET));
         assert_eq!(none.peer.uid, Some(nix::unistd::geteuid().as_raw()));
-        assert_eq!(none.cpu, Some(Cpu { hz: 97, tables: true }));
+        assert_eq!(none.cpu, Some(Cpu { hz: 97, tables: true, window: WINDOW }));
         assert_eq!(none.logs.expect("on").roots, [Path::new(LOG_ROOT)]);
     }
 
@@ -253,6 +265,7 @@ mod tests {
         let why = |yaml: &str| with(yaml, Flags::default()).expect_err("refused").to_string();
         assert!(why("sokcet: /a\n").contains("sokcet"), "{}", why("sokcet: /a\n"));
         assert!(why("cpu: { hertz: 4 }\n").contains("hertz"));
+        assert!(why("cpu: { window: 15 }\n").contains("wanted 1s to 60s"));
         assert!(why("cpu: { hz: 5000 }\n").contains("1 to 1000"));
         assert!(why("logs: { files: { a: b/c } }\n").contains("logs.files.a"));
         assert!(why("peer: { group: no-such-group-here }\n").contains("groupadd"));

@@ -173,7 +173,7 @@ fn online() -> Option<String> {
 fn load_profiler(options: &Options, nursery: Option<Arc<Nursery>>, features: &mut Vec<Feature>) -> Option<Profiler> {
     let loaded = match (&options.cpu, nursery) {
         (Some(cpu), Some(nursery)) => {
-            let wanted = profiler::Options { hz: cpu.hz, tables: cpu.tables, window: profiler::WINDOW };
+            let wanted = profiler::Options { hz: cpu.hz, tables: cpu.tables, window: cpu.window };
             // What the doctor finds missing explains a refusal better than the refusal.
             Profiler::load(&wanted, nursery).map_err(|off| match doctor::against_cpu() {
                 why if why.is_empty() => off.to_string(),

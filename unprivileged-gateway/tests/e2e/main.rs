@@ -10,6 +10,7 @@ mod delivery;
 mod destination;
 mod durable;
 mod own;
+mod probe;
 mod profiles;
 mod real;
 mod sdk;

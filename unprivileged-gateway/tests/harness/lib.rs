@@ -7,6 +7,8 @@
 pub mod gateway;
 pub mod http;
 pub mod load;
+pub mod pods;
+pub mod probe;
 pub mod tool;
 
 use std::net::TcpListener;
