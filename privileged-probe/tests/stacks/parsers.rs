@@ -133,6 +133,7 @@ fn endless(nursery: &Nursery) {
     let took = begun.elapsed();
     assert!(took > Duration::from_millis(500), "{took:?}: it was refused, not ended");
     assert!(took < Duration::from_secs(u64::from(PARSER_SECONDS) + 3), "{took:?}");
+    assert_eq!(parsers_at_work(), 0, "it was ended, not left alone");
     assert_eq!(nursery.counts().killed, before + 1);
     assert!(nursery.alive());
 }
@@ -175,6 +176,15 @@ fn children(parent: u32) -> Vec<u32> {
 fn nurseries() -> Vec<u32> {
     let named = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|c| c.trim() == "nursery");
     children(std::process::id()).into_iter().filter(named).collect()
+}
+
+/// Parsers that are not dead.
+fn parsers_at_work() -> usize {
+    let works = |pid: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.contains("(parser)") && !stat.contains("(parser) Z")
+    };
+    nurseries().into_iter().flat_map(children).filter(works).count()
 }
 
 fn bare(nursery: &Nursery) {

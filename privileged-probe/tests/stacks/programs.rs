@@ -7,10 +7,11 @@ use std::process::{Child, Command, Stdio};
 /// Argument that turns this test into one of the busy programs: this project's own code, built as everything else is.
 pub(crate) const BUSY: &str = "--busy";
 
-/// Twenty nested calls; with an argument it ends by itself after that many rounds.
+/// Twenty nested calls; with an argument it ends by itself after that many rounds, with a second it becomes that program.
 const DEEP: &str = r"
 #include <stdint.h>
 #include <stdlib.h>
+#include <unistd.h>
 volatile uint64_t sink;
 static __attribute__((noinline)) void leaf(uint64_t n) { for (uint64_t i = 0; i < n; i++) sink += i * i; }
 __attribute__((noinline)) void f20(uint64_t n) { leaf(n); sink++; }
@@ -20,6 +21,7 @@ F(9,10) F(8,9) F(7,8) F(6,7) F(5,6) F(4,5) F(3,4) F(2,3) F(1,2)
 int main(int argc, char **argv) {
     uint64_t rounds = argc > 1 ? strtoull(argv[1], 0, 10) : UINT64_MAX;
     for (uint64_t i = 0; i < rounds; i++) f1(100000);
+    if (argc > 2) execl(argv[2], argv[2], (char *)0);
     return 0;
 }
 ";
@@ -52,10 +54,15 @@ impl Drop for Running {
     }
 }
 
-fn build(folder: &Path, name: &str, source: &str) -> Option<PathBuf> {
+/// How all but one are built: nothing helps the walker.
+const HARD: [&str; 2] = ["-O2", "-fomit-frame-pointer"];
+/// Same source, other code at the same addresses.
+const OTHER: [&str; 2] = ["-O0", "-fno-omit-frame-pointer"];
+
+fn build(folder: &Path, name: &str, source: &str, how: [&str; 2]) -> Option<PathBuf> {
     let (input, output) = (folder.join(format!("{name}.c")), folder.join(name));
     std::fs::write(&input, source).expect("written");
-    let run = Command::new("gcc").args(["-O2", "-fomit-frame-pointer", "-o"]).arg(&output).arg(&input).status();
+    let run = Command::new("gcc").args(how).arg("-o").arg(&output).arg(&input).status();
     run.is_ok_and(|s| s.success()).then_some(output)
 }
 
@@ -93,14 +100,14 @@ pub(crate) fn all(folder: &Path) -> Vec<Waiting> {
     add("bhown", &own, &[BUSY]);
     let python = "def f(n):\n    return n if n < 2 else f(n - 1) + f(n - 2)\nwhile True:\n    f(22)\n";
     add("python3", Path::new("/usr/bin/python3"), &["-c", python]);
-    let built = ["bhdeep", "bhshort", "bhexec"].map(|name| build(folder, name, DEEP));
-    match (built, build(folder, "bhcalls", CALLS)) {
-        ([Some(deep), Some(short), Some(exec)], Some(calls)) => {
+    let built = ["bhdeep", "bhshort", "bhexec"].map(|name| build(folder, name, DEEP, HARD));
+    match (built, build(folder, "bhcalls", CALLS, HARD), build(folder, "bhbefore", DEEP, OTHER)) {
+        ([Some(deep), Some(short), Some(exec)], Some(calls), Some(before)) => {
             add("bhdeep", &deep, &[]);
             add("bhcalls", &calls, &[]);
-            // Sampled as a shell first, then as another program under the same number.
-            let script = "i=0; while [ $i -lt 400000 ]; do i=$((i+1)); done; exec \"$0\"";
-            add("bhexec", Path::new("sh"), &["-c", script, &exec.to_string_lossy()]);
+            // Sampled as another program first, under the same number and, without randomisation, at the same addresses.
+            let (before, exec) = (before.to_string_lossy(), exec.to_string_lossy());
+            add("bhexec", Path::new("setarch"), &["x86_64", "-R", &before, "5000", &exec]);
             // Ends by itself in the middle of a window.
             add("bhshort", &short, &["20000"]);
         }
