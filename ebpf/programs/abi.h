@@ -32,6 +32,7 @@ enum row_kind {
 	ROW_UNSUPPORTED = 4,  /* there is a rule, and it is beyond this table */
 	ROW_SIGNAL = 5,       /* the kernel's signal frame: every register lies at a known place above rsp */
 	ROW_RBP_DEREF = 6,    /* CFA = *(rbp + 8 * cfa): a function that realigned its stack */
+	ROW_RSP_DEREF = 8,    /* CFA = *(rsp + 8 * cfa) + 8: cipher and hash loops that keep the old rsp in their frame */
 	ROW_END = 7,          /* outermost frame: the return address is undefined on purpose */
 };
 

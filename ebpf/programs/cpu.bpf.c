@@ -261,6 +261,11 @@ static __always_inline long step_by_row(struct walk *w, struct row *row)
 		if (read_word(&cfa, w->bp + offset))
 			return stop(w, END_READ_FAULT);
 		break;
+	case ROW_RSP_DEREF:
+		if (read_word(&cfa, w->sp + offset))
+			return stop(w, END_READ_FAULT);
+		cfa += 8;
+		break;
 	case ROW_SIGNAL:
 		return step_over_signal(w);
 	case ROW_END:

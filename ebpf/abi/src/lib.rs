@@ -45,12 +45,23 @@ pub enum Kind {
     RbpDeref = 6,
     /// Outermost frame.
     End = 7,
+    /// CFA = *(rsp + 8 * cfa) + 8.
+    RspDeref = 8,
 }
 
 impl Kind {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [Kind; 8] =
-        [Kind::Gap, Kind::Rsp, Kind::Rbp, Kind::Plt, Kind::Unsupported, Kind::Signal, Kind::RbpDeref, Kind::End];
+    pub const ALL: [Kind; 9] = [
+        Kind::Gap,
+        Kind::Rsp,
+        Kind::Rbp,
+        Kind::Plt,
+        Kind::Unsupported,
+        Kind::Signal,
+        Kind::RbpDeref,
+        Kind::End,
+        Kind::RspDeref,
+    ];
 }
 
 /// `Row::rbp`: the caller's rbp lies where rbp points.
@@ -264,6 +275,7 @@ mod tests {
             ("ROW_SIGNAL", Kind::Signal),
             ("ROW_RBP_DEREF", Kind::RbpDeref),
             ("ROW_END", Kind::End),
+            ("ROW_RSP_DEREF", Kind::RspDeref),
         ] {
             assert_eq!(enumerated(name), kind as u64, "{name}");
         }

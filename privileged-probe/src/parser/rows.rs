@@ -157,6 +157,11 @@ fn cfa<'a>(rule: &CfaRule<usize>, section: &EhFrame<Slice<'a>>) -> Option<(Kind,
             }
             // *(rbp + N), N one byte of SLEB128: functions that realign their stack.
             [0x76, offset @ 0..=0x7f, 0x06] => Some((Kind::RbpDeref, eighths(sleb7(offset))?)),
+            // *(rsp + N) + 8, N one or two bytes: hand-written ciphers and hashes that keep the old rsp in their frame.
+            [0x77, offset @ 0..=0x7f, 0x06, 0x23, 8] => Some((Kind::RspDeref, eighths(sleb7(offset))?)),
+            [0x77, low @ 0x80..=0xff, high @ 0..=0x7f, 0x06, 0x23, 8] => {
+                Some((Kind::RspDeref, eighths((sleb7(high) << 7) | i64::from(low & 0x7f))?))
+            }
             _ => None,
         },
     }

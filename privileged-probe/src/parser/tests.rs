@@ -2,7 +2,7 @@
 
 use super::*;
 use ebpf_abi::{Kind, RBP_AT_RBP, RBP_LOST, Row};
-use gimli::{CfaRule, EhFrame, EndianSlice, RegisterRule, UnwindContext, X86_64};
+use gimli::{CfaRule, EhFrame, EndianSlice, Reader, RegisterRule, UnwindContext, X86_64};
 use std::path::PathBuf;
 
 fn read(path: &str) -> Vec<u8> {
@@ -74,11 +74,15 @@ fn same(
         Kind::End => assert_eq!(theirs.register(X86_64::RA), Some(RegisterRule::Undefined), "{pc:#x}"),
         Kind::Rsp => assert_eq!(*cfa, CfaRule::RegisterAndOffset { register: X86_64::RSP, offset }, "{pc:#x}"),
         Kind::Rbp => assert_eq!(*cfa, CfaRule::RegisterAndOffset { register: X86_64::RBP, offset }, "{pc:#x}"),
-        Kind::Plt | Kind::RbpDeref => {
+        Kind::Plt | Kind::RbpDeref | Kind::RspDeref => {
             let CfaRule::Expression(e) = cfa else { panic!("{pc:#x}: {cfa:?}") };
             let code = e.get(frames).expect("bytes").0.slice();
-            let first = if kind == Kind::Plt { 0x77 } else { 0x76 };
+            let first = if kind == Kind::RbpDeref { 0x76 } else { 0x77 };
             assert_eq!(code[0], first, "{pc:#x}");
+            if kind != Kind::Plt {
+                let mut told = EndianSlice::new(&code[1..], gimli::LittleEndian);
+                assert_eq!(told.read_sleb128().expect("a number"), offset, "{pc:#x}");
+            }
         }
         Kind::Unsupported => {
             let plain = matches!(cfa, CfaRule::RegisterAndOffset { register, offset }
@@ -120,6 +124,21 @@ fn rows_of_python_say_what_gimli_says_for_every_address() {
     };
     let (compared, _) = compare_with_gimli(&read(path));
     assert!(compared > 1000, "{compared} addresses");
+}
+
+#[test]
+fn rows_of_hand_written_ciphers_say_what_gimli_says_for_every_address() {
+    let Some(path) = ["/usr/lib/x86_64-linux-gnu/libcrypto.so.3", "/usr/lib64/libcrypto.so.3"]
+        .into_iter()
+        .find(|p| PathBuf::from(p).exists())
+    else {
+        return skip("rows of ciphers", "no libcrypto.so.3", "apt-get install libssl3");
+    };
+    let bytes = read(path);
+    let (compared, _) = compare_with_gimli(&bytes);
+    assert!(compared > 100_000, "{compared} addresses");
+    let deref = layout_of(&bytes).rows.iter().filter(|r| r.kind == Kind::RspDeref as u8).count();
+    assert!(deref > 20, "{deref} rows keep the old rsp in their frame");
 }
 
 #[test]

@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn rows_out_of_order_and_of_unknown_kind_are_refused() {
         let row = |pc, kind| Row { pc, cfa: 0, kind, rbp: 0 };
-        for rows in [vec![row(2, 1), row(1, 1)], vec![row(2, 1), row(2, 1)], vec![row(1, 8)]] {
+        for rows in [vec![row(2, 1), row(1, 1)], vec![row(2, 1), row(2, 1)], vec![row(1, 9)]] {
             let answer = Answer::Layout(Layout { rows, ..Layout::default() });
             assert!(matches!(Answer::decode(&answer.encode()), Err(Malformed::Rule(_))));
         }

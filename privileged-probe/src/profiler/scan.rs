@@ -282,7 +282,7 @@ impl Scan {
 
     fn shelve(&mut self, key: Key, file: File, path: String, layout: Layout) {
         if layout.too_many_rows {
-            tracing::warn!(file = path, "more than a million unwind rows: stacks in it follow frame pointers");
+            tracing::warn!(file = path, "more unwind rows than one file may have: stacks in it follow frame pointers");
             self.shared.refuse("too_many_rows");
         }
         let rows = match self.tables {

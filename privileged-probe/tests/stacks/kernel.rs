@@ -220,11 +220,12 @@ pub(crate) fn tests(seen: &Observed) -> Vec<Test<'_>> {
         ("kernel_functions_have_names", Box::new(|| kernel_names(seen))),
         ("kernel_without_tables_no_stack_claims_to_be_complete", Box::new(|| plain(seen))),
     ];
-    let each: [(&'static str, &'static str); 6] = [
+    let each: [(&'static str, &'static str); 7] = [
         ("bhdeep", "kernel_twenty_calls_without_frame_pointers_are_complete"),
         ("bhcalls", "kernel_stacks_inside_system_calls_are_complete"),
         ("bhexec", "kernel_stacks_after_exec_are_complete"),
         ("python3", "kernel_stacks_of_python_are_complete"),
+        ("bhsha", "kernel_stacks_inside_hand_written_hashes_are_complete"),
         ("node", "kernel_stacks_of_node_are_complete"),
         ("bhown", "kernel_stacks_of_our_own_program_are_complete"),
     ];

@@ -100,6 +100,11 @@ pub(crate) fn all(folder: &Path) -> Vec<Waiting> {
     add("bhown", &own, &[BUSY]);
     let python = "def f(n):\n    return n if n < 2 else f(n - 1) + f(n - 2)\nwhile True:\n    f(22)\n";
     add("python3", Path::new("/usr/bin/python3"), &["-c", python]);
+    // The name of a process is the last element of the path it was started by.
+    let ciphers = folder.join("bhsha");
+    std::os::unix::fs::symlink("/usr/bin/python3", &ciphers).expect("a link");
+    let hash = "import hashlib\nd = b'x' * (1 << 20)\nwhile True:\n    hashlib.sha512(d).digest()\n";
+    add("bhsha", &ciphers, &["-c", hash]);
     let built = ["bhdeep", "bhshort", "bhexec"].map(|name| build(folder, name, DEEP, HARD));
     match (built, build(folder, "bhcalls", CALLS, HARD), build(folder, "bhbefore", DEEP, OTHER)) {
         ([Some(deep), Some(short), Some(exec)], Some(calls), Some(before)) => {
