@@ -33,8 +33,12 @@ enum row_kind {
 	ROW_SIGNAL = 5,       /* the kernel's signal frame: every register lies at a known place above rsp */
 	ROW_RBP_DEREF = 6,    /* CFA = *(rbp + 8 * cfa): a function that realigned its stack */
 	ROW_RSP_DEREF = 8,    /* CFA = *(rsp + 8 * cfa) + 8: cipher and hash loops that keep the old rsp in their frame */
+	ROW_RSP_FAR = 16,     /* and the 15 after it: CFA = rsp + 8 * ((kind - ROW_RSP_FAR) * FAR_STEP + cfa): frames beyond 256 KiB */
 	ROW_END = 7,          /* outermost frame: the return address is undefined on purpose */
 };
+
+#define FAR_STEP 32768
+#define FAR_STEPS 16
 
 enum {
 	RBP_AT_RBP = 254,     /* the caller's rbp lies where rbp points */

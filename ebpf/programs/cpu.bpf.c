@@ -271,7 +271,9 @@ static __always_inline long step_by_row(struct walk *w, struct row *row)
 	case ROW_END:
 		return stop(w, END_COMPLETE);
 	default:
-		return stop(w, END_UNSUPPORTED);
+		if (row->kind < ROW_RSP_FAR || row->kind >= ROW_RSP_FAR + FAR_STEPS)
+			return stop(w, END_UNSUPPORTED);
+		cfa = w->sp + 8 * ((__u64)(row->kind - ROW_RSP_FAR) * FAR_STEP + (__u16)row->cfa);
 	}
 	/* The stack grows down: a caller's frame that does not lie above ours is damage, and would let a walk run in a circle. */
 	if (cfa <= w->sp)

@@ -29,7 +29,7 @@ struct Args {
     /// Keep all capabilities.
     #[arg(long)]
     keep_caps: bool,
-    /// Show the commonest stack of programs with this name.
+    /// Show the commonest stack of programs with this name, and where the others break off.
     #[arg(long)]
     show: Option<String>,
 }
@@ -42,6 +42,8 @@ struct Row {
     named: u64,
     ends: BTreeMap<&'static str, u64>,
     stacks: BTreeMap<Vec<String>, u64>,
+    /// Where incomplete stacks break off: reason and outermost function.
+    cut: BTreeMap<(&'static str, String), u64>,
 }
 
 fn main() -> ExitCode {
@@ -141,6 +143,10 @@ fn add(rows: &mut BTreeMap<(String, bool), Row>, stacks: &ipc::Stacks, table: &T
             row.named +=
                 if text(place.function).contains("+0x") || text(place.function).starts_with('[') { 0 } else { n };
         }
+        if stack.end != End::Complete {
+            let outermost = places.iter().rev().find(|p| p.kind == Kind::User).map_or("", |p| text(p.function));
+            *row.cut.entry((stack.end.name(), outermost.to_owned())).or_default() += n;
+        }
         *row.stacks.entry(places.iter().map(|p| text(p.function).to_owned()).collect()).or_default() += n;
     }
 }
@@ -167,6 +173,9 @@ fn print(rows: &BTreeMap<(String, bool), Row>, show: Option<&str>) {
             && let Some((stack, n)) = row.stacks.iter().max_by_key(|(_, n)| **n)
         {
             println!("    x{n}: {}", stack.join(" < "));
+            let mut cut: Vec<_> = row.cut.iter().collect();
+            cut.sort_by_key(|(_, n)| std::cmp::Reverse(**n));
+            cut.iter().take(8).for_each(|((end, at), n)| println!("    x{n} broke off ({end}) in {at}"));
         }
     }
 }

@@ -64,6 +64,13 @@ impl Kind {
     ];
 }
 
+/// First of [`FAR_STEPS`] kinds for frames beyond 256 KiB: CFA = rsp + 8 * ((kind - [`RSP_FAR`]) * [`FAR_STEP`] + cfa).
+pub const RSP_FAR: u8 = 16;
+/// Units of 8 bytes from one such kind to the next.
+pub const FAR_STEP: i64 = 32_768;
+/// How many such kinds there are: frames up to 4 MiB.
+pub const FAR_STEPS: u8 = 16;
+
 /// `Row::rbp`: the caller's rbp lies where rbp points.
 pub const RBP_AT_RBP: u8 = 254;
 /// `Row::rbp`: the caller's rbp cannot be found by this table.
@@ -89,6 +96,11 @@ pub struct Row {
 impl Row {
     /// Bytes of a row.
     pub const BYTES: usize = 8;
+
+    /// Whether the kernel's walker knows this kind.
+    pub fn kind_is_known(self) -> bool {
+        usize::from(self.kind) < Kind::ALL.len() || (RSP_FAR..RSP_FAR + FAR_STEPS).contains(&self.kind)
+    }
 
     /// The row as the kernel reads it.
     pub fn to_bytes(self) -> [u8; Self::BYTES] {
@@ -288,6 +300,8 @@ mod tests {
         ] {
             assert_eq!(enumerated(name), counter as u64, "{name}");
         }
+        assert_eq!(enumerated("ROW_RSP_FAR"), u64::from(RSP_FAR));
+        assert_eq!((defined("FAR_STEP"), defined("FAR_STEPS")), (FAR_STEP.to_string(), FAR_STEPS.to_string()));
         assert_eq!(enumerated("RBP_AT_RBP"), u64::from(RBP_AT_RBP));
         assert_eq!(enumerated("RBP_LOST"), u64::from(RBP_LOST));
     }

@@ -8,7 +8,7 @@
 //! Source: DWARF 5 section 6.4; LSB, "Exception Frames"; psABI x86-64 section 3.7.
 
 use super::ROWS_PER_FILE_MAX;
-use ebpf_abi::{Kind, RBP_AT_RBP, RBP_LOST, Row};
+use ebpf_abi::{FAR_STEP, FAR_STEPS, Kind, RBP_AT_RBP, RBP_LOST, RSP_FAR, Row};
 use gimli::{
     BaseAddresses, CfaRule, CieOrFde, CommonInformationEntry, EhFrame, EhFrameOffset, EndianSlice,
     FrameDescriptionEntry, LittleEndian, RegisterRule, UnwindContext, UnwindSection, UnwindTableRow, X86_64,
@@ -136,8 +136,10 @@ pub(crate) fn row<'a>(pc: u64, unwind: &UnwindTableRow<usize>, section: &EhFrame
         Some(RegisterRule::Offset(-8)) => {}
         _ => return row,
     }
-    let Some((kind, cfa)) = cfa(unwind.cfa(), section) else { return row };
-    (row.kind, row.cfa) = (kind as u8, cfa);
+    let Some((kind, cfa)) = cfa(unwind.cfa(), section).map(|(k, c)| (k as u8, c)).or_else(|| far(unwind.cfa())) else {
+        return row;
+    };
+    (row.kind, row.cfa) = (kind, cfa);
     row.rbp = rbp(unwind, section);
     row
 }
@@ -165,6 +167,14 @@ fn cfa<'a>(rule: &CfaRule<usize>, section: &EhFrame<Slice<'a>>) -> Option<(Kind,
             _ => None,
         },
     }
+}
+
+/// Frames beyond 256 KiB: compilers keep whole tables on the stack.
+fn far(rule: &CfaRule<usize>) -> Option<(u8, i16)> {
+    let CfaRule::RegisterAndOffset { register: X86_64::RSP, offset } = *rule else { return None };
+    let eighths = (offset > 0 && offset % 8 == 0).then_some(offset / 8)?;
+    let step = u8::try_from(eighths / FAR_STEP).ok().filter(|s| *s < FAR_STEPS)?;
+    Some((RSP_FAR + step, i16::try_from(eighths % FAR_STEP).ok()?))
 }
 
 fn sleb7(byte: u8) -> i64 {

@@ -66,8 +66,12 @@ fn same(
     signal: bool,
     pc: u64,
 ) {
-    let kind = Kind::ALL[usize::from(ours.kind)];
     let cfa = theirs.cfa();
+    if let Some(step) = ours.kind.checked_sub(ebpf_abi::RSP_FAR) {
+        let offset = 8 * (i64::from(step) * ebpf_abi::FAR_STEP + i64::from(ours.cfa));
+        return assert_eq!(*cfa, CfaRule::RegisterAndOffset { register: X86_64::RSP, offset }, "{pc:#x}");
+    }
+    let kind = Kind::ALL[usize::from(ours.kind)];
     let offset = i64::from(ours.cfa) * 8;
     match kind {
         Kind::Signal => assert!(signal, "{pc:#x}"),
@@ -86,7 +90,7 @@ fn same(
         }
         Kind::Unsupported => {
             let plain = matches!(cfa, CfaRule::RegisterAndOffset { register, offset }
-                if (*register == X86_64::RSP || *register == X86_64::RBP) && offset % 8 == 0);
+                if (*register == X86_64::RSP || *register == X86_64::RBP) && offset % 8 == 0 && offset.unsigned_abs() < 4 << 20);
             let ra = theirs.register(X86_64::RA) == Some(RegisterRule::Offset(-8));
             assert!(!(plain && ra), "{pc:#x}: {cfa:?} is within the table");
         }
@@ -139,6 +143,24 @@ fn rows_of_hand_written_ciphers_say_what_gimli_says_for_every_address() {
     assert!(compared > 100_000, "{compared} addresses");
     let deref = layout_of(&bytes).rows.iter().filter(|r| r.kind == Kind::RspDeref as u8).count();
     assert!(deref > 20, "{deref} rows keep the old rsp in their frame");
+}
+
+#[test]
+fn frames_of_half_a_megabyte_have_rows_too() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (source, out) = (folder.path().join("a.c"), folder.path().join("a"));
+    let text = "void use(void *); __attribute__((noinline)) void use(void *p) { __asm__(\"\" :: \"r\"(p) : \"memory\"); }\n\
+        int main(void) { char big[536632]; use(big); return big[5]; }";
+    std::fs::write(&source, text).expect("written");
+    let run =
+        std::process::Command::new("gcc").args(["-O1", "-fomit-frame-pointer", "-o"]).arg(&out).arg(&source).status();
+    if !run.is_ok_and(|s| s.success()) {
+        return skip("rows of large frames", "gcc", "apt-get install gcc");
+    }
+    let bytes = std::fs::read(&out).expect("built");
+    let far = layout_of(&bytes).rows.iter().filter(|r| r.kind >= ebpf_abi::RSP_FAR).count();
+    assert!(far > 0, "no row says more than 256 KiB");
+    compare_with_gimli(&bytes);
 }
 
 #[test]

@@ -7,14 +7,14 @@ use std::process::{Child, Command, Stdio};
 /// Argument that turns this test into one of the busy programs: this project's own code, built as everything else is.
 pub(crate) const BUSY: &str = "--busy";
 
-/// Twenty nested calls; with an argument it ends by itself after that many rounds, with a second it becomes that program.
+/// Twenty nested calls, the last with a frame of half a megabyte; with an argument it ends by itself after that many rounds, with a second it becomes that program.
 const DEEP: &str = r"
 #include <stdint.h>
 #include <stdlib.h>
 #include <unistd.h>
 volatile uint64_t sink;
 static __attribute__((noinline)) void leaf(uint64_t n) { for (uint64_t i = 0; i < n; i++) sink += i * i; }
-__attribute__((noinline)) void f20(uint64_t n) { leaf(n); sink++; }
+__attribute__((noinline)) void f20(uint64_t n) { volatile char big[536632]; big[n & 7] = 1; leaf(n); sink += big[0]; }
 #define F(a, b) __attribute__((noinline)) void f##a(uint64_t n) { f##b(n); sink++; }
 F(19,20) F(18,19) F(17,18) F(16,17) F(15,16) F(14,15) F(13,14) F(12,13) F(11,12) F(10,11)
 F(9,10) F(8,9) F(7,8) F(6,7) F(5,6) F(4,5) F(3,4) F(2,3) F(1,2)
