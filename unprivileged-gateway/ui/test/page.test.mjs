@@ -367,7 +367,7 @@ test('traces are walked with the arrows, narrowed to the failed ones, and a span
     const second = await page.locator(`${id('trace-row')}[aria-selected=true]`).getAttribute('data-id');
     assert.notEqual(first, second);
     assert.ok(page.url().includes(second));
-    await page.getByRole('button', { name: 'Failed' }).click();
+    await page.getByRole('button', { name: 'Failed', exact: true }).click();
     await until('failed ones only', async () => (await page.locator(`${id('trace-row')}:not(.err)`).count()) === 0 && (await page.locator(id('trace-row')).count()) > 0);
     await page.locator(`${id('waterfall')} button`).nth(2).click();
     await page.locator(id('span-details')).getByText('server.address').waitFor();
