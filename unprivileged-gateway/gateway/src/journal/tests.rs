@@ -149,6 +149,7 @@ fn a_folder_that_is_no_journal_is_said_and_tried_again_until_the_end() {
     let node = Node::new();
     std::fs::remove_dir(node.dir.path().join("j")).expect("removed");
     let (stop, thread) = node.start();
+    // Long enough for a first attempt, most times; the claim (it ends) holds before and after one.
     std::thread::sleep(LOOK);
     let _ = stop.send(true);
     thread.join().expect("it ends although journalctl does not start");

@@ -32,6 +32,8 @@ pub struct Setup {
     pub node: String,
     /// Names of the configured log sources, `pods` among them.
     pub sources: std::collections::BTreeSet<String>,
+    /// Length of a window of stacks as configured.
+    pub window: Option<Duration>,
     pub store: Store,
     pub budget: Budget,
     pub telemetry: Telemetry,
@@ -53,6 +55,7 @@ pub fn start(
         socket: probe.socket.clone(),
         node: config.node.name.clone(),
         sources,
+        window: config.profiles.as_ref().and_then(|p| p.cpu.as_ref()).map(|cpu| cpu.window),
         store: store.clone(),
         budget: budget.clone(),
         telemetry: telemetry.clone(),
@@ -74,9 +77,9 @@ impl Setup {
     }
 
     async fn run(self, board: Board) {
-        let Setup { socket, node, sources, store, budget, telemetry, mut stop } = self;
+        let Setup { socket, node, sources, window, store, budget, telemetry, mut stop } = self;
         let limits = Limits::default();
-        let mut desk = Desk { store, telemetry, board, node, sources, limits, said: Default::default() };
+        let mut desk = Desk { store, telemetry, board, node, sources, window, limits, said: Default::default() };
         let (mut absent, mut broken) = (Pause::new(ABSENT_FIRST, ABSENT_MAX), Pause::new(BROKEN_FIRST, BROKEN_MAX));
         while !*stop.borrow() {
             let begun = Instant::now();

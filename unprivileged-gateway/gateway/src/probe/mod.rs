@@ -16,6 +16,7 @@ mod client;
 mod files;
 mod inbox;
 mod lane;
+mod lengths;
 mod session;
 mod stacks;
 

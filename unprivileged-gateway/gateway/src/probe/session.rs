@@ -4,6 +4,7 @@ use super::board::Board;
 use super::files::{Files, Known};
 use super::inbox::{Arrived, Fault, Inbox};
 use super::lane::{Gap, Lane, Parcel};
+use super::lengths::Lengths;
 use super::stacks::{self, From};
 use crate::budget::Permit;
 use crate::seam::Signal;
@@ -65,6 +66,8 @@ pub(super) struct Desk {
     pub(super) node: String,
     /// File sources of the configuration, `pods` among them; what else comes is taken and said once.
     pub(super) sources: BTreeSet<String>,
+    /// Length of a window as configured, if it is.
+    pub(super) window: Option<Duration>,
     pub(super) limits: Limits,
     pub(super) said: BTreeSet<String>,
 }
@@ -79,6 +82,7 @@ pub(super) struct Session<'a, S> {
     files: Files,
     logs: Lane,
     profiles: Lane,
+    lengths: Lengths,
     stop: watch::Receiver<bool>,
     /// Lanes that a refusal holds up, and why.
     held_up: [Option<String>; 2],
@@ -117,6 +121,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite>(
         files: Files::default(),
         logs: Lane::new(Signal::Logs),
         profiles: Lane::new(Signal::Profiles),
+        lengths: Lengths::default(),
         stop,
         held_up: [None, None],
     };
@@ -260,6 +265,7 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
 
     fn stacks(&mut self, seq: u64, head: &Stacks, bulk: &[u8], permit: Permit) -> Result<(), String> {
         self.profiles.number(seq)?;
+        self.compare(head);
         if !self.is_served(Signal::Profiles) {
             return Ok(());
         }
@@ -274,6 +280,19 @@ impl<S: AsyncRead + AsyncWrite> Session<'_, S> {
         };
         self.profiles.push(Parcel::Window { seq, start: self.start, pieces, unreadable }, permit);
         Ok(())
+    }
+
+    /// `profiles.cpu.window` cannot command the probe; a difference is said once.
+    fn compare(&mut self, head: &Stacks) {
+        let Some(expected) = self.desk.window else { return };
+        if let Some(length) = self.lengths.odd(head.from_ns, head.to_ns, expected) {
+            let (length, expected) = (length.as_secs(), expected.as_secs());
+            let text = format!(
+                "the probe's windows last {length} s and profiles.cpu.window is {expected}s: start the probe with --window {expected}s, or \
+                 write what it does"
+            );
+            self.desk.say_once("profiles.cpu.window", &text);
+        }
     }
 
     /// What nothing here takes is not acknowledged: the probe keeps it, and says what it drops for want of room.

@@ -6,9 +6,7 @@ use model::envelope::Kind as Envelope;
 
 #[test]
 fn frames_lie_in_the_log_in_their_order_and_are_acknowledged_once_they_are_synced() {
-    let house = House::new();
-    let mut probe = Probe::listen(&house);
-    let gateway = house.gateway(&house.storage);
+    let (_house, mut probe, gateway) = street();
     let mut line = probe.greet(1);
     assert_eq!(line.holds, [0, 0]);
     line.open(3, 1, 0);
@@ -51,9 +49,7 @@ fn frames_lie_in_the_log_in_their_order_and_are_acknowledged_once_they_are_synce
 
 #[test]
 fn a_file_without_bytes_leaves_nothing_behind() {
-    let house = House::new();
-    let mut probe = Probe::listen(&house);
-    let gateway = house.gateway(&house.storage);
+    let (_house, mut probe, gateway) = street();
     let mut line = probe.greet(1);
     line.open(1, 1, 0);
     line.close(1, 0);
@@ -66,9 +62,7 @@ fn a_file_without_bytes_leaves_nothing_behind() {
 
 #[test]
 fn what_comes_again_on_a_new_connection_is_stored_once() {
-    let house = House::new();
-    let mut probe = Probe::listen(&house);
-    let gateway = house.gateway(&house.storage);
+    let (_house, mut probe, gateway) = street();
     let mut line = probe.greet(1);
     line.open(1, 1, 0);
     line.bytes(1, 1, 0, "one\n");
@@ -88,9 +82,7 @@ fn what_comes_again_on_a_new_connection_is_stored_once() {
 
 #[test]
 fn bytes_that_overlap_what_is_held_are_trimmed() {
-    let house = House::new();
-    let mut probe = Probe::listen(&house);
-    let gateway = house.gateway(&house.storage);
+    let (_house, mut probe, gateway) = street();
     let mut line = probe.greet(1);
     line.open(1, 1, 0);
     line.bytes(1, 1, 0, "one\ntwo\n");
@@ -111,9 +103,7 @@ fn bytes_that_overlap_what_is_held_are_trimmed() {
 
 #[test]
 fn a_gap_is_declared_counted_and_passed() {
-    let house = House::new();
-    let mut probe = Probe::listen(&house);
-    let gateway = house.gateway(&house.storage);
+    let (_house, mut probe, gateway) = street();
     let mut line = probe.greet(1);
     line.open(1, 1, 0);
     line.bytes(1, 1, 0, "one\n");
@@ -136,9 +126,7 @@ fn a_gap_is_declared_counted_and_passed() {
 
 #[test]
 fn a_window_that_cannot_be_read_is_left_out_and_does_not_block_the_next() {
-    let house = House::new();
-    let mut probe = Probe::listen(&house);
-    let gateway = house.gateway(&house.storage);
+    let (_house, mut probe, gateway) = street();
     let mut line = probe.greet(1);
     let (head, table) = window(1, 5);
     line.say(1, &Message::Stacks(head), &table.encode()[1..]);
@@ -171,9 +159,7 @@ fn fill(gateway: &Gateway) {
 
 #[test]
 fn a_full_log_keeps_the_probe_waiting_in_order_and_the_other_stream_goes_on() {
-    let house = House::new();
-    let mut probe = Probe::listen(&house);
-    let gateway = house.gateway(&house.storage);
+    let (_house, mut probe, gateway) = street();
     fill(&gateway);
     let mut line = probe.greet(1);
     line.open(1, 1, 0);
@@ -204,9 +190,7 @@ fn a_full_log_keeps_the_probe_waiting_in_order_and_the_other_stream_goes_on() {
 
 #[test]
 fn the_board_says_who_is_there_and_what_went_wrong() {
-    let house = House::new();
-    let mut probe = Probe::listen(&house);
-    let gateway = house.gateway(&house.storage);
+    let (_house, mut probe, gateway) = street();
     let mut line = probe.greet(7);
     for n in 1..=3u64 {
         let cpus = vec![ipc::CpuCount { cpu: 0, samples: n * 97 }];

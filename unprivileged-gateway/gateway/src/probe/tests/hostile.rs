@@ -13,6 +13,7 @@ fn desk(store: &Store, telemetry: &Telemetry) -> Desk {
         board: Board::new(Path::new("/none"), telemetry.clone()),
         node: "n".into(),
         sources: Default::default(),
+        window: None,
         limits: Default::default(),
         said: Default::default(),
     }
@@ -131,9 +132,7 @@ fn frames_out_of_order_and_files_never_announced_are_not_believed() {
 
 #[test]
 fn a_rude_probe_is_asked_again_after_pauses_that_grow() {
-    let house = House::new();
-    let mut probe = Probe::listen(&house);
-    let gateway = house.gateway(&house.storage);
+    let (_house, mut probe, gateway) = street();
     let begun = Instant::now();
     for _ in 0..2 {
         let mut line = probe.accept();

@@ -71,6 +71,7 @@ impl House {
             socket: self.socket(),
             node: "n1".into(),
             sources: ["pods".to_owned()].into(),
+            window: None,
             store: store.clone(),
             budget: Budget::new(64 << 20),
             telemetry: telemetry.clone(),
@@ -79,6 +80,14 @@ impl House {
         let (board, thread) = setup.start().expect("a thread");
         Gateway { store, telemetry, board, stop, thread }
     }
+}
+
+/// A house, a probe that listens in it, and a gateway that comes to it.
+pub(super) fn street() -> (House, Probe, Gateway) {
+    let house = House::new();
+    let probe = Probe::listen(&house);
+    let gateway = house.gateway(&house.storage);
+    (house, probe, gateway)
 }
 
 impl Gateway {

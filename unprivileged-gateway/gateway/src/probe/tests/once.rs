@@ -61,9 +61,7 @@ fn windows_of_one_probe_start_are_stored_exactly_once_across_starts_of_the_gatew
 
 #[test]
 fn another_probe_start_begins_its_own_numbers() {
-    let house = House::new();
-    let mut probe = Probe::listen(&house);
-    let gateway = house.gateway(&house.storage);
+    let (_house, mut probe, gateway) = street();
     let mut line = probe.greet(1);
     line.stacks(1, 1);
     line.until(Index::Profiles, 1);
