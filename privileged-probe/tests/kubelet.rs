@@ -103,6 +103,7 @@ fn prove(node: &Node, desk: &Desk, child: Child, what: &str) {
             break;
         }
         desk.until("more", |_| true);
+        // Between two looks at what came; the end is everything having come.
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
     let _ = node;
@@ -130,6 +131,7 @@ fn a_reader_that_is_killed_and_loses_its_positions_now_and_then_loses_no_line_an
         let positions = node.path("state/positions");
         let before = std::fs::read(&positions).ok();
         let reader = Reader::start(&desk, &node.options());
+        // A moment of reading, so that the stop falls anywhere; no result depends on its length.
         std::thread::sleep(std::time::Duration::from_millis(700));
         reader.stop();
         // As after `kill -9`: what was written down at the end was not.

@@ -7,7 +7,8 @@
 //! The weakness: the turn is found by looking at every open file, a few microseconds a chunk at 4,096 files.
 
 use super::beneath::Attempt;
-use super::find::{Census, Found, Place, log_base};
+use super::find::{Census, Found, Place};
+use super::names::{absolute, group, is_live, pod, volume};
 use super::positions::{Position, Positions};
 use super::tracked::{Look, PIECE_BYTES, Stream, Tracked};
 use super::{Door, Now};
@@ -493,41 +494,4 @@ fn rename(tracked: &mut Tracked, found: &Found, positions: &mut Positions) {
     if let Some(stream) = &tracked.stream {
         positions.change(&stream.id, stream.generation, |p| p.path.clone_from(&found.path));
     }
-}
-
-/// The folder and `N.log` of a container's log; a plain file is its own group.
-fn group(place: usize, path: &[u8], pods: bool) -> Vec<u8> {
-    let mut group = place.to_le_bytes().to_vec();
-    let name = file_name(path);
-    let base = if pods { log_base(name).unwrap_or(name) } else { name };
-    group.extend_from_slice(&path[..path.len() - name.len()]);
-    group.extend_from_slice(base);
-    group
-}
-
-fn file_name(path: &[u8]) -> &[u8] {
-    path.rsplit(|&b| b == b'/').next().unwrap_or(path)
-}
-
-/// Whether it has the name under which the writer writes.
-fn is_live(tracked: &Tracked) -> bool {
-    let name = file_name(&tracked.path);
-    tracked.gone_since.is_none() && log_base(name).is_none_or(|base| base == name)
-}
-
-/// Sorts a container's volumes: those moved away by name (it ends in a time), then the live one.
-fn volume(tracked: &Tracked) -> (bool, Vec<u8>, u64) {
-    (is_live(tracked), tracked.path.clone(), tracked.order)
-}
-
-/// What has turns: the pod's folder, or the set of plain files.
-fn pod(tracked: &Tracked) -> Vec<u8> {
-    let mut pod = tracked.place.to_le_bytes().to_vec();
-    pod.extend_from_slice(tracked.path.split(|&b| b == b'/').next().unwrap_or_default());
-    pod
-}
-
-fn absolute(place: &Place, path: &[u8]) -> Vec<u8> {
-    use std::os::unix::ffi::OsStringExt;
-    place.absolute(path).into_os_string().into_vec()
 }

@@ -13,6 +13,7 @@ mod book;
 mod find;
 mod glob;
 mod identity;
+mod names;
 mod positions;
 mod tracked;
 mod watch;
