@@ -38,7 +38,7 @@ impl Street {
     async fn build() -> Street {
         let sink = sink().await;
         let mut setup = Setup::default().loki("logs", sink.loki, "");
-        let mut probe = ProbeSetup::new(setup.scratch.path());
+        let mut probe = ProbeSetup::default();
         probe.arguments = vec!["--window".into(), format!("{WINDOW_S}s")];
         setup.storage_max = "256MiB".into();
         setup.extra = format!(

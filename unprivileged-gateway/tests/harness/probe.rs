@@ -31,6 +31,8 @@ pub fn missing() -> Option<String> {
 
 /// Where it works, between starts.
 pub struct ProbeSetup {
+    /// Goes away with the scene.
+    _held: tempfile::TempDir,
     pub folder: PathBuf,
     pub log_root: PathBuf,
     /// Further arguments, such as `--files NAME=GLOB`.
@@ -39,32 +41,25 @@ pub struct ProbeSetup {
     pub peer_uid: u32,
 }
 
-impl ProbeSetup {
-    /// Folders of its own beneath `scratch`, which it must be able to enter.
-    pub fn new(scratch: &Path) -> ProbeSetup {
-        let folder = scratch.join("probe");
-        let log_root = scratch.join("pods");
+impl Default for ProbeSetup {
+    /// Folders of its own under /var/tmp: a clone may lie where only root may enter.
+    fn default() -> ProbeSetup {
+        let held = tempfile::Builder::new().prefix("bulkhead-probe-").tempdir_in("/var/tmp").expect("a folder");
+        let folder = held.path().to_owned();
+        let log_root = folder.join("pods");
         for path in [&folder, &log_root, &folder.join("door"), &folder.join("state")] {
             fs::create_dir_all(path).expect("a folder for the probe");
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("our own folder");
         }
         for path in [folder.join("door"), folder.join("state")] {
             chown(&path, Some(UID), Some(UID)).expect("root gives folders away");
         }
-        // A scratch folder is closed to others, as a clone under /root is: the probe gets the way to its own.
-        for path in scratch.ancestors() {
-            let Ok(meta) = fs::metadata(path) else { continue };
-            let mode = meta.permissions().mode();
-            if mode & 0o001 == 0 {
-                fs::set_permissions(path, fs::Permissions::from_mode(mode | 0o011)).expect("root opens the way");
-            }
-            if path.ends_with("target") {
-                break;
-            }
-        }
         let peer_uid = nix::unistd::geteuid().as_raw();
-        ProbeSetup { folder, log_root, arguments: Vec::new(), peer_uid }
+        ProbeSetup { _held: held, folder, log_root, arguments: Vec::new(), peer_uid }
     }
+}
 
+impl ProbeSetup {
     pub fn socket(&self) -> PathBuf {
         self.folder.join("door/probe.sock")
     }
